@@ -1,0 +1,36 @@
+"""Image captioning: a picture in, an English sentence out.
+
+The three public names are `Captioner`, `CaptionerError` and `Settings`. They are loaded when first
+used (PEP 562), so that `import captioner` costs nothing and a process which only needs the settings
+loads neither NumPy, OpenCV nor a model runtime.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from captioner.captioner import Captioner
+    from captioner.errors import CaptionerError
+    from captioner.settings import Settings
+
+__all__ = ["Captioner", "CaptionerError", "Settings"]
+
+_HOMES = {
+    "Captioner": "captioner.captioner",
+    "CaptionerError": "captioner.errors",
+    "Settings": "captioner.settings",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
