@@ -166,7 +166,7 @@ _TOKEN = re.compile(
     | '(?:tis|twas)\b
     | '(?:s|m|d|re|ve|ll|t)(?!\w)                   # clitics that stand alone: dog 's
     | '(?:n'|em\b|\d\ds\b)                          # rock 'n' roll, 'em, '90s
-    | \w+(?:['/&@_.-]+\w+)*                         # words, t-shirt, black/white, o'clock, at&t
+    | @?\w+(?:['/&@_.-]+\w+)*                       # words, t-shirt, black/white, o'clock, at&t
     | [$%&#@*+=]                                    # words by themselves: $ 5, 50 %
     """,
     re.VERBOSE,
@@ -186,12 +186,15 @@ _COMPOUNDS = {
 
 # What a pickle of plain containers and of a Keras tokenizer is made of (protocols 2 to 5). Left out
 # on purpose: tuples of two and more, whose hash can cost exponential time, and long integers.
-_OPCODES = frozenset(
-    "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 BINFLOAT "
-    "SHORT_BINUNICODE BINUNICODE BINUNICODE8 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS "
-    "EMPTY_TUPLE TUPLE1 MEMOIZE BINPUT LONG_BINPUT BINGET LONG_BINGET "
-    "GLOBAL STACK_GLOBAL NEWOBJ REDUCE BUILD".split()  # noqa: SIM905 (a list would fill a page)
-)
+# fmt: off
+_OPCODES = frozenset({
+    "PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE",
+    "BININT", "BININT1", "BININT2", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
+    "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_TUPLE", "TUPLE1",
+    "MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET",
+    "GLOBAL", "STACK_GLOBAL", "NEWOBJ", "REDUCE", "BUILD",
+})
+# fmt: on
 _MAX_TUPLES = 16  # a Keras tokenizer has two; nested ones are hashed recursively, in C, unchecked
 
 _KERAS_MODULES = (
@@ -232,6 +235,7 @@ def _unpickle(data: bytes, name: str) -> tuple[Any, type]:
         ("collections", "defaultdict"): DefaultDict,
         ("builtins", "int"): Int,
         ("__builtin__", "int"): Int,
+        ("__builtin__", "long"): Int,  # what protocol 2 calls int
     }
 
     class RestrictedUnpickler(pickle.Unpickler):
@@ -249,7 +253,7 @@ def _unpickle(data: bytes, name: str) -> tuple[Any, type]:
         return RestrictedUnpickler(io.BytesIO(data)).load(), KerasTokenizer
     except TokenizerError:
         raise
-    except Exception as error:  # noqa: BLE001 (a damaged pickle can raise nearly anything)
+    except Exception as error:  # a damaged pickle can raise nearly anything
         raise TokenizerError(
             f"The tokenizer {name!r} is damaged or cut short ({type(error).__name__}); "
             "copy it again from where the model came from."
