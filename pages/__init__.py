@@ -1,0 +1,117 @@
+"""What the two page servers share: design, security headers, addresses of each other, serving.
+
+Not a server itself: `app1/` and `app2/` each build their own Flask app and call `share_pages` on it.
+`static/` holds the design tokens, the fonts, the favicon and the scripts that both pages use.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterable
+
+from flask import Blueprint, Flask, Response, request
+from waitress.server import create_server
+
+from captioner.settings import Settings, http_url
+
+# Needless powers of the browser are switched off; the camera is left to the page that uses it.
+_POLICY = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+def share_pages(
+    app: Flask, *, camera: bool = False, connect: Callable[[], Iterable[str]] = tuple
+) -> None:
+    """Give `app` the shared static files (at `/shared/`) and strict security headers.
+
+    A view that sets one of these headers itself is left alone.
+
+    Args:
+        camera: whether pages of this app may ask for the camera.
+        connect: called for each response; further sources that its scripts may connect to,
+            as the Content-Security-Policy writes them.
+    """
+    app.register_blueprint(
+        Blueprint("shared", __name__, static_folder="static", static_url_path="/shared")
+    )
+
+    @app.after_request
+    def secure(response: Response) -> Response:
+        sources = " ".join(["'self'", *connect()])
+        headers = {
+            **_POLICY,
+            "Content-Security-Policy": (
+                "default-src 'self'; img-src 'self' blob: data:; "
+                f"connect-src {sources}; object-src 'none'; base-uri 'none'; "
+                "form-action 'self'; frame-ancestors 'none'"
+            ),
+            "Permissions-Policy": (
+                f"camera=({'self' if camera else ''}), microphone=(), geolocation=()"
+            ),
+        }
+        for name, value in headers.items():
+            response.headers.setdefault(name, value)
+        return response
+
+
+def url_on_port(port: int) -> str:
+    """The address of a neighbour: the name under which this request came in, with another port.
+
+    So that a second device, which knows this machine by another name, gets links that work there.
+    A host name that is none (it is the client's to choose) gives the relative address `/`.
+    """
+    host = re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?", request.host)
+    return f"{request.scheme}://{host[1]}:{port}/" if host else "/"
+
+
+def relay_sources(settings: Settings) -> list[str]:
+    """What a page's script may connect to in order to reach the relay, for `connect-src`."""
+    url = settings.relay_public_url or url_on_port(settings.relay_port).rstrip("/")
+    if "[" in url:  # the policy's grammar has no word for an IPv6 address, so allow the schemes
+        return ["http:", "https:", "ws:", "wss:"]
+    return [url, "ws" + url.removeprefix("http")] if url else []
+
+
+def serve(
+    app: Flask,
+    name: str,
+    host: str,
+    port: int,
+    *,
+    on_stop: Callable[[], None] | None = None,
+    **options: object,
+) -> None:
+    """Serve `app` with waitress until SIGTERM or SIGINT, finish what is being answered, and return.
+
+    Prints `<name> ready on http://host:port/` once connections are taken. Exits with status 1 and a
+    sentence when the port cannot be had.
+
+    Args:
+        name: `app1` or `app2`; the setting `NAME_PORT` is the one that the sentence names.
+        on_stop: called by the signal, before draining.
+        options: waitress's adjustments, for example `threads`.
+    """
+    try:
+        server = create_server(app, host=host, port=port, ident=None, **options)
+    except OSError as error:
+        sys.exit(
+            f"{name} cannot listen on {host}, port {port} ({error.strerror or error}); stop what uses "
+            f"the port, or set {name.upper()}_PORT to another one."
+        )
+
+    def stop(signum: int, frame: object) -> None:
+        if on_stop is not None:
+            on_stop()
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    print(f"{name} ready on {http_url(host, port)}/", flush=True)
+    server.run()
+    server.close()
