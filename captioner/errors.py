@@ -9,8 +9,8 @@ from __future__ import annotations
 class CaptionerError(Exception):
     """The root of all errors meant for a person.
 
-    `str(error)` is one sentence for whoever sent the picture or set the program up, and says what to
-    do next. `status` is the HTTP status that fits, `title` the short name of the kind of problem
+    `str(error)` is one sentence for whoever sent the picture or set the program up, and says what
+    to do next. `status` is the HTTP status that fits, `title` the short name of the kind of problem
     (RFC 9457's `title`, which does not change from one occurrence to the next).
     """
 
@@ -70,3 +70,9 @@ class SettingsError(CaptionerError):
 
     title = "A setting is wrong"
     exit_status = 2
+
+
+class MissingLibraryError(CaptionerError):
+    """A library that this program needs is not installed on this machine."""
+
+    title = "A library is missing"
