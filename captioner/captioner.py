@@ -1,0 +1,180 @@
+"""`Captioner`: a picture in, a sentence about it out. Preprocessing, encoder, search and words together.
+
+It serves without TensorFlow and knows nothing of the web. Not thread-safe: one thread owns it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from captioner.engine import Engine
+from captioner.model_folder import ModelFolder
+from captioner.picture import Source, encoder_input, read_picture
+from captioner.search import BeamSearch, Hypothesis, Sampling
+from captioner.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word, its probability in [0, 1], and where the decoder looked when it chose it.
+
+    `attention` is (rows, columns) float32 over the picture and adds up to 1.
+    """
+
+    word: str
+    probability: float
+    attention: np.ndarray = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A caption that the search found; `probability` is the geometric mean of its words'."""
+
+    text: str
+    probability: float
+    words: tuple[Word, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What is in a picture: the best candidate, and all of them.
+
+    `confident` is whether the probability reaches the threshold that the model folder names.
+    """
+
+    candidates: tuple[Candidate, ...]
+    confident: bool
+
+    @property
+    def text(self) -> str:
+        return self.candidates[0].text
+
+    @property
+    def probability(self) -> float:
+        return self.candidates[0].probability
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        return self.candidates[0].words
+
+    def to_dict(self, attention: bool = False) -> dict[str, Any]:
+        """The caption as JSON has it; `attention` adds each word's weights, rows by columns."""
+        words = [{"word": w.word, "probability": _rounded(w.probability)} for w in self.words]
+        if attention:
+            for entry, word in zip(words, self.words, strict=True):
+                entry["attention"] = [[_rounded(x) for x in row] for row in word.attention]
+        return {
+            "caption": self.text,
+            "candidates": [
+                {"caption": c.text, "probability": _rounded(c.probability)} for c in self.candidates
+            ],
+            "words": words,
+            "confident": self.confident,
+        }
+
+
+class Captioner:
+    """Captions pictures with one model.
+
+    `model` is the manifest of its folder: name, encoder, decoder, sizes, scores, training data.
+    """
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, model: dict[str, Any]) -> None:
+        self._engine, self._tokenizer, self.model = engine, tokenizer, model
+        self._input_size = int(model["encoder"]["input_size"])
+        self._grid = tuple(model["encoder"]["grid"])
+        self._search = model["decoder"]
+
+    @classmethod
+    def load(cls, model: str | Path | None = None, threads: int = 2) -> Captioner:
+        """Loads a model folder, by its name under `models/` or its path; the default one if None.
+
+        Raises:
+            ModelFolderError: there is none, or its files do not fit each other or their hashes.
+        """
+        folder = ModelFolder.open(model)
+        files = [folder.read_bytes(name) for name in folder.serving_files()]
+        return cls(Engine(*files, threads=threads), folder.tokenizer(), folder.manifest)
+
+    def caption(
+        self,
+        source: Source,
+        beam_size: int = 3,
+        max_candidates: int | None = None,
+        strategy: BeamSearch | Sampling | None = None,
+        **limits: int,
+    ) -> Caption:
+        """Captions one picture.
+
+        Args:
+            source: path, bytes of an image file, or RGB uint8 array (height, width, 3).
+            beam_size: hypotheses that the search carries on; more is slower and not always better.
+            max_candidates: captions in the answer, best first; `beam_size` if None.
+            strategy: instead of beam search with the model's own settings.
+            limits: `max_bytes` and `max_pixels`, checked before decoding.
+
+        Raises:
+            CaptionerError: its subclasses NoPictureError, PictureTooLargeError,
+                UnsupportedPictureError and BrokenPictureError say what is wrong with the picture.
+        """
+        return self.caption_rgb(
+            read_picture(source, **limits), beam_size, max_candidates, strategy
+        )
+
+    def caption_rgb(
+        self,
+        rgb: np.ndarray,
+        beam_size: int = 3,
+        max_candidates: int | None = None,
+        strategy: BeamSearch | Sampling | None = None,
+    ) -> Caption:
+        """As `caption`, for a picture that `captioner.picture.read_picture` has read."""
+        if strategy is None:
+            strategy = BeamSearch(
+                beam_size, self._search["max_words"], self._search.get("length_penalty", 1.0)
+            )
+        grid = self._engine.encode(encoder_input(rgb, self._input_size))
+        hypotheses = strategy.search(self._engine.read(grid))
+        if max_candidates is None:
+            max_candidates = beam_size
+        candidates = tuple(self._candidate(h) for h in hypotheses[: max(1, max_candidates)])
+        threshold = self.model["confident_threshold"]
+        return Caption(candidates, confident=candidates[0].probability >= threshold)
+
+    def caption_batch(self, sources: Iterable[Source], **options: Any) -> list[Caption]:
+        """Captions several pictures, each as `caption` does; the first that fails raises.
+
+        One after the other: on a few cores, batches bring an encoder nothing.
+        """
+        return [self.caption(source, **options) for source in sources]
+
+    def _candidate(self, hypothesis: Hypothesis) -> Candidate:
+        words = tuple(
+            Word(self._tokenizer.words[word], math.exp(log), weights.reshape(self._grid))
+            for word, log, weights in zip(
+                hypothesis.words, hypothesis.log_probabilities, hypothesis.attention, strict=False
+            )
+        )
+        mean = sum(hypothesis.log_probabilities[: len(words)]) / max(len(words), 1)
+        return Candidate(sentence([word.word for word in words]), math.exp(mean), words)
+
+
+def sentence(words: Sequence[str]) -> str:
+    """Words of the tokenizer as a person writes them: `a dog 's bowl` -> `A dog's bowl.`"""
+    text = ""
+    for word in words:
+        text += word if word in _CLITICS or not text else " " + word
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+_CLITICS = frozenset(("'s", "n't", "'re", "'ve", "'ll", "'d", "'m", "'"))
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 6)

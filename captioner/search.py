@@ -1,0 +1,179 @@
+"""Decoding strategies: from the decoder's next-word probabilities to captions.
+
+A strategy sees a decoder only through `Steps`: it starts a caption, and carries a batch of
+hypotheses one word on. It knows nothing of LiteRT, Keras or pictures, so that it can be tested on a
+decoder whose every probability is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from captioner.tokenizer import Tokenizer
+
+
+class Steps(Protocol):
+    """A decoder that reads one photo."""
+
+    def start(self) -> Any:
+        """The state before the first word, for one hypothesis: (1, size) float32."""
+
+    def step(
+        self, words: np.ndarray, state: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One word on, for all hypotheses at once.
+
+        Args:
+            words: (hypotheses,) int32, the last word of each.
+            state: (hypotheses, size) float32.
+
+        Returns:
+            log probabilities (hypotheses, vocabulary) float32, the new state, and the attention
+            weights (hypotheses, positions) float32, each row of which adds up to 1.
+        """
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A caption, or the beginning of one.
+
+    `words` are ids without start and end; `log_probabilities` has one entry a word, and one more
+    for the end where `ended`; `attention` has one row of weights over the grid a word.
+    """
+
+    words: tuple[int, ...] = ()
+    log_probabilities: tuple[float, ...] = ()
+    attention: tuple[np.ndarray, ...] = ()
+    ended: bool = False
+
+    def score(self, length_penalty: float) -> float:
+        """Sum of log probabilities over length to the power of `length_penalty` (Wu et al. 2016)."""
+        return sum(self.log_probabilities) / max(len(self.log_probabilities), 1) ** length_penalty
+
+
+def _bar(log_probabilities: np.ndarray, last: np.ndarray, first: bool) -> np.ndarray:
+    """Rules out what no caption may hold: specials, an immediate repeat, the end as first word.
+
+    What is left is not normalised again: a word's probability stays what the decoder said.
+    """
+    allowed = log_probabilities.copy()
+    allowed[:, [Tokenizer.PAD, Tokenizer.START, Tokenizer.UNK]] = -np.inf
+    if first:
+        allowed[:, Tokenizer.END] = -np.inf
+    else:
+        allowed[np.arange(len(last)), last] = -np.inf
+    return allowed
+
+
+def _extend(
+    hypothesis: Hypothesis, word: int, log_probability: float, attention: np.ndarray
+) -> Hypothesis:
+    log_probabilities = (*hypothesis.log_probabilities, float(log_probability))
+    if word == Tokenizer.END:
+        return Hypothesis(hypothesis.words, log_probabilities, hypothesis.attention, ended=True)
+    return Hypothesis(
+        (*hypothesis.words, word), log_probabilities, (*hypothesis.attention, attention)
+    )
+
+
+@dataclass(frozen=True)
+class BeamSearch:
+    """Keeps the `beam_size` best beginnings; `beam_size` 1 is greedy search.
+
+    Args:
+        beam_size: hypotheses carried on, all in one batch.
+        max_words: of a caption; a hypothesis that reaches it has not ended.
+        length_penalty: 0 compares sums of log probabilities, which favours short captions; 1
+            compares means.
+    """
+
+    beam_size: int = 3
+    max_words: int = 20
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.beam_size < 1 or self.max_words < 1:
+            raise ValueError("beam_size and max_words have to be 1 or more")
+
+    def search(self, decoder: Steps) -> list[Hypothesis]:
+        """Hypotheses that ended, best first; where none did, the unfinished ones, best first."""
+        live, ended = [Hypothesis()], []
+        state = decoder.start()
+        words = np.array([Tokenizer.START], np.int32)
+        for length in range(1, self.max_words + 1):
+            log_probabilities, state, attention = decoder.step(words, state)
+            allowed = _bar(log_probabilities, words, first=length == 1)
+            sums = np.array([sum(h.log_probabilities) for h in live])[:, None] + allowed
+            # Twice the beam: even if every beam's best word is the end, as many live ones are left.
+            width = min(2 * self.beam_size, int(np.isfinite(sums).sum()))
+            best = np.argpartition(-sums, width - 1, axis=None)[:width]
+            best = best[np.argsort(-sums.ravel()[best], kind="stable")]
+            following, origins = [], []
+            for rank, flat in enumerate(best):
+                row, word = divmod(int(flat), sums.shape[1])
+                longer = _extend(live[row], word, allowed[row, word], attention[row])
+                if longer.ended:
+                    # An end outside the beam was not among the best ways on, and is no caption.
+                    if rank < self.beam_size:
+                        ended.append(longer)
+                elif len(following) < self.beam_size:
+                    following.append(longer)
+                    origins.append(row)
+            if not following:
+                break
+            live = following
+            state = state[origins]
+            words = np.array([h.words[-1] for h in live], np.int32)
+            if len(ended) >= self.beam_size and self._settled(live, ended):
+                break
+        return sorted(ended or live, key=lambda h: h.score(self.length_penalty), reverse=True)
+
+    def _settled(self, live: list[Hypothesis], ended: list[Hypothesis]) -> bool:
+        """Whether no live hypothesis can still overtake the best that ended.
+
+        A sum only falls, and counts for most at the greatest length.
+        """
+        best = max(h.score(self.length_penalty) for h in ended)
+        longest = (self.max_words + 1) ** self.length_penalty
+        return max(sum(h.log_probabilities) for h in live) / longest < best
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Draws `samples` captions word by word from the decoder's own probabilities.
+
+    Args:
+        temperature: below 1 likelier words win more often than their probability.
+        seed: of the random numbers; the same seed draws the same captions.
+    """
+
+    samples: int = 3
+    max_words: int = 20
+    temperature: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.max_words < 1 or self.temperature <= 0:
+            raise ValueError("samples and max_words have to be 1 or more, temperature above 0")
+
+    def search(self, decoder: Steps) -> list[Hypothesis]:
+        """As many hypotheses as `samples`, likeliest first; one may not have ended."""
+        rng = np.random.default_rng(self.seed)
+        drawn = [Hypothesis()] * self.samples
+        state = np.repeat(decoder.start(), self.samples, axis=0)
+        words = np.full(self.samples, Tokenizer.START, np.int32)
+        for length in range(1, self.max_words + 1):
+            log_probabilities, state, attention = decoder.step(words, state)
+            allowed = _bar(log_probabilities, words, first=length == 1)
+            noisy = allowed / self.temperature + rng.gumbel(size=allowed.shape)
+            words = np.argmax(noisy, axis=1).astype(np.int32)
+            drawn = [
+                h if h.ended else _extend(h, int(word), allowed[row, word], attention[row])
+                for row, (h, word) in enumerate(zip(drawn, words, strict=True))
+            ]
+            if all(h.ended for h in drawn):
+                break
+        return sorted(drawn, key=lambda h: h.score(1.0), reverse=True)

@@ -1,0 +1,141 @@
+"""Encoder and decoder as one Keras model: its losses, its words one by one, and its checkpoints."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from captioner.tokenizer import Tokenizer
+from captioner.training.decoder import Decoder
+
+
+class CaptioningModel(keras.Model):
+    """Pictures and words in, logits of the next words out.
+
+    Args:
+        encoder: (photos, ...) pictures or stored grids -> (photos, rows, columns, channels).
+        decoder: over that grid.
+        label_smoothing: probability mass spread over the vocabulary in `compute_loss`.
+        train_encoder: whether the encoder learns too.
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        decoder: Decoder,
+        label_smoothing: float = 0.0,
+        train_encoder: bool = True,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+        self.label_smoothing = label_smoothing
+        encoder.trainable = train_encoder
+        if not decoder.built:
+            decoder.build()
+
+    def build(self, input_shape: Any = None) -> None:
+        self.built = True
+
+    def call(self, inputs: Sequence[Any], training: bool = False) -> Any:
+        """(pictures, words (photos, captions, time)) -> logits (photos, captions, time, words)."""
+        pictures, words = inputs
+        return self.decoder(self.encoder(pictures, training=training), words, training=training)
+
+    def compute_loss(  # noqa: D417
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:  # fmt: skip
+        """Cross-entropy a word, weighted.
+
+        Args:
+            y: (photos, captions, time) int, the words to predict.
+            y_pred: logits.
+            sample_weight: (photos, captions, time): 1 for a word and 0 for padding in
+                cross-entropy training, the advantage of the caption in self-critical training.
+        """
+        log = ops.log_softmax(y_pred, axis=-1)
+        nll = -ops.squeeze(ops.take_along_axis(log, ops.expand_dims(y, -1), axis=-1), -1)
+        if self.label_smoothing:
+            smooth = -ops.mean(log, axis=-1)
+            nll = (1 - self.label_smoothing) * nll + self.label_smoothing * smooth
+        words = ops.sum(ops.cast(ops.not_equal(sample_weight, 0), "float32"))
+        return ops.sum(nll * sample_weight) / ops.maximum(words, 1.0)
+
+
+class ScaledAdam(keras.optimizers.Adam):
+    """Adam with a smaller rate for the variables whose path begins with a prefix.
+
+    A pretrained encoder and a decoder that starts from nothing do not bear the same rate.
+    """
+
+    def __init__(self, *args: Any, scale: float = 1.0, prefix: str = "conv", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.scale, self.prefix = scale, prefix
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        # The backend hands over its own variable, which knows no path; Keras's has the same index.
+        path = self._trainable_variables[self._get_variable_index(variable)].path
+        if path.startswith(self.prefix):
+            learning_rate = learning_rate * self.scale
+        super().update_step(gradient, variable, learning_rate)
+
+
+def make_generator(
+    model: CaptioningModel, max_words: int, sample: bool = False
+) -> Callable[[Any, int], np.ndarray]:
+    """A compiled function (pictures, captions a photo) -> words (photos, captions, max_words) int32.
+
+    It takes the likeliest word each time, or draws one where `sample` is set. A finished caption is
+    filled up with padding.
+    """
+    decoder = model.decoder
+
+    def generate(pictures: Any, captions: int) -> Any:
+        prepared = decoder.prepare(model.encoder(pictures, training=False))
+        photos = ops.shape(pictures)[0]
+        state = ops.repeat(prepared.state, captions, axis=1)
+        word = ops.full((photos, captions), Tokenizer.START, dtype="int32")
+        done = ops.zeros((photos, captions), dtype="bool")
+        words = []
+        for _ in range(max_words):
+            hidden, state, _ = decoder.step(decoder.read_words(word), state, prepared)
+            logits = decoder.predict(hidden)
+            # Never in an answer: padding, start, an unknown word.
+            barred = ops.one_hot(
+                ops.array([Tokenizer.PAD, Tokenizer.START, Tokenizer.UNK]), decoder.vocabulary_size
+            )
+            logits = logits - 1e9 * ops.sum(barred, axis=0)
+            if sample:
+                noise = keras.random.uniform(ops.shape(logits), 1e-9, 1.0)
+                logits = logits - ops.log(-ops.log(noise))  # the Gumbel-max trick
+            word = ops.cast(ops.argmax(logits, axis=-1), "int32")
+            word = ops.where(done, Tokenizer.PAD, word)
+            done = ops.logical_or(done, ops.equal(word, Tokenizer.END))
+            words.append(word)
+        return ops.stack(words, axis=-1)
+
+    compiled = tf.function(generate, reduce_retracing=True)
+    return lambda pictures, captions: compiled(pictures, captions).numpy()
+
+
+def save_variables(path: Path, variables: Sequence[Any], **more: Any) -> None:
+    """Writes variables, in their order, and a few scalars as .npz, or leaves the old file whole."""
+    arrays = {f"v{i:04d}": ops.convert_to_numpy(v) for i, v in enumerate(variables)}
+    temporary = path.with_suffix(".tmp.npz")
+    np.savez(temporary, **arrays, **more)
+    os.replace(temporary, path)
+
+
+def load_variables(path: Path, variables: Sequence[Any]) -> dict[str, Any]:
+    """Reads what `save_variables` wrote; returns the scalars."""
+    with np.load(path) as file:
+        for i, variable in enumerate(variables):
+            variable.assign(file[f"v{i:04d}"])
+        return {key: file[key] for key in file.files if not key.startswith("v")}

@@ -1,0 +1,148 @@
+"""Photos as training batches: read and augmented again each time, or as grids stored once.
+
+Reading goes through `captioner.picture`, as in serving. A frozen part of the encoder is run once a
+photo, and once on its mirror image, and its grids are kept in a memory-mapped file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from captioner.picture import encoder_input, read_picture
+
+
+class PictureSource(Protocol):
+    """Gives the encoder's or the decoder's input for photos by index."""
+
+    def read(self, indices: Sequence[int], rng: np.random.Generator | None) -> np.ndarray:
+        """Pictures of those indices; augmented where `rng` is given."""
+
+
+class Photos:
+    """Photos from disk -> (photos, size, size, 3) float32 in [-1, 1].
+
+    Args:
+        paths: of the photos.
+        size: pixels of a side of the encoder's input.
+        crop: least share of each side that a random crop keeps.
+        light: greatest random change of brightness and contrast; colours keep their names.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], size: int, crop: float = 0.8, light: float = 0.2
+    ) -> None:
+        self._paths, self._size, self._crop, self._light = paths, size, crop, light
+        self._pool = ThreadPoolExecutor(2)
+
+    def read(self, indices: Sequence[int], rng: np.random.Generator | None = None) -> np.ndarray:
+        chances = [rng.random(6) if rng is not None else None for _ in indices]
+        paths = [self._paths[i] for i in indices]
+        return np.stack(list(self._pool.map(self._read, paths, chances)))
+
+    def _read(self, path: Path, chance: np.ndarray | None) -> np.ndarray:
+        rgb = read_picture(path)
+        if chance is None:
+            return encoder_input(rgb, self._size)
+        height, width = rgb.shape[:2]
+        # Sides are cropped apart: the photos of Flickr8k here are squashed already.
+        rows, columns = (
+            int(side * (self._crop + (1 - self._crop) * share))
+            for side, share in ((height, chance[0]), (width, chance[1]))
+        )
+        top, left = int(chance[2] * (height - rows)), int(chance[3] * (width - columns))
+        rgb = rgb[top : top + rows, left : left + columns]
+        if chance[4] < 0.5:
+            rgb = rgb[:, ::-1]
+        x = encoder_input(np.ascontiguousarray(rgb), self._size)
+        gain = 1 + self._light * (2 * chance[5] - 1)
+        shift = self._light * (2 * ((chance[5] * 7919) % 1) - 1)
+        return np.clip(x * gain + shift, -1, 1)
+
+
+class StoredGrids:
+    """Grids that `store_grids` wrote -> (photos, rows, columns, channels) float16."""
+
+    def __init__(self, grids: np.ndarray) -> None:
+        self._grids = grids
+
+    def read(self, indices: Sequence[int], rng: np.random.Generator | None = None) -> np.ndarray:
+        mirrored = rng.integers(0, 2, len(indices)) if rng is not None else 0
+        return self._grids[np.asarray(indices), mirrored]
+
+
+def store_grids(encoder: keras.Model, paths: Sequence[Path], file: Path, batch: int = 32) -> np.ndarray:
+    """Runs the encoder once over photos and their mirror images; goes on where it was stopped.
+
+    Args:
+        encoder: (photos, size, size, 3) -> (photos, rows, columns, channels).
+        file: an .npy file; beside it a .json says what it was made from and how far it is.
+
+    Returns:
+        (photos, 2, rows, columns, channels) float16, memory-mapped; the second are the mirrored.
+    """
+    digest = hashlib.sha256()
+    for variable in encoder.variables:
+        digest.update(keras.ops.convert_to_numpy(variable).tobytes())
+    digest.update("\n".join(path.name for path in paths).encode())
+    made_from, shape = digest.hexdigest(), (len(paths), 2, *encoder.output_shape[1:])
+    note = file.with_suffix(".json")
+    state = json.loads(note.read_text()) if note.exists() and file.exists() else {}
+    if state.get("made_from") == made_from:
+        grids, done = np.load(file, mmap_mode="r+"), state["done"]
+    else:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        grids, done = np.lib.format.open_memmap(file, "w+", np.float16, shape), 0
+    photos = Photos(paths, encoder.input_shape[1])
+    run = tf.function(lambda x: tf.cast(encoder(x, training=False), tf.float16))
+    starts = range(done, len(paths), batch)
+    pictures = _ahead(starts, lambda start: photos.read(range(start, min(start + batch, len(paths)))))
+    for start, x in tqdm(pictures, total=len(starts), desc="grids", unit="batch", disable=None):
+        grids[start : start + len(x), 0] = run(x).numpy()
+        grids[start : start + len(x), 1] = run(x[:, :, ::-1]).numpy()
+        if (start // batch) % 20 == 19 or start + batch >= len(paths):
+            grids.flush()
+            note.write_text(json.dumps({"made_from": made_from, "done": start + len(x)}))
+    return grids
+
+
+def _ahead(keys, make) -> Iterator:  # type: ignore[no-untyped-def, type-arg]
+    """(key, make(key)) for each key, the next one being made meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = None
+        for key in keys:
+            following = (key, pool.submit(make, key))
+            if coming:
+                yield coming[0], coming[1].result()
+            coming = following
+        if coming:
+            yield coming[0], coming[1].result()
+
+
+def batches(
+    source: PictureSource, order: Sequence[int], size: int, rng: np.random.Generator | None = None
+) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+    """(indices, pictures) in that order, `size` at a time; augmented where `rng` is given."""
+    chunks = [order[start : start + size] for start in range(0, len(order), size)]
+    # Each batch has a generator of its own, so that reading ahead changes nothing.
+    seeds = rng.integers(0, 2**63, len(chunks)) if rng is not None else None
+
+    def make(number: int) -> np.ndarray:
+        own = np.random.default_rng(seeds[number]) if seeds is not None else None
+        return source.read(chunks[number], own)
+
+    for number, pictures in _ahead(range(len(chunks)), make):
+        yield chunks[number], pictures
+
+
+cv2.setNumThreads(1)  # the pool above is the parallel part; TensorFlow wants the cores
