@@ -20,7 +20,7 @@ from captioner.settings import Settings, http_url
 _POLICY = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # "no-referrer" would make a form send `Origin: null`
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 

@@ -310,7 +310,7 @@ async function requestDeletion({ id, delete_token: token }) {
   try {
     response = await fetch(`api/captions/${encodeURIComponent(id)}`, {
       method: "DELETE",
-      headers: { "Delete-Token": token },
+      headers: { Authorization: `Bearer ${token}` },
     });
   } catch {
     throw new Refusal("The captioner could not be reached, so nothing was deleted yet. Try again.");
@@ -335,6 +335,7 @@ async function enqueue(card) {
 }
 
 function showMessage(text) {
+  message.className = "message error";
   message.textContent = text;
   message.hidden = text === "";
 }

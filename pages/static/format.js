@@ -19,5 +19,5 @@ export function clockTime(iso, now = new Date()) {
   if (Number.isNaN(moment.getTime())) return "";
   const today = moment.toDateString() === now.toDateString();
   const day = today ? {} : { day: "numeric", month: "short" };
-  return moment.toLocaleString([], { ...day, hour: "2-digit", minute: "2-digit" });
+  return moment.toLocaleString([], { ...day, hour: "numeric", minute: "2-digit" });
 }

@@ -1,0 +1,276 @@
+// The wall: connects to the relay, keeps the entries in step with it, and shows them.
+// What is known lies in entries.js, how one photo looks in piece.js.
+
+import { canSpeak, isAloud, say, setAloud } from "./aloud.js";
+import { Entries } from "./entries.js";
+import { makePiece, releasePiece, updatePiece } from "./piece.js";
+
+const PAGE = 48; // pieces shown at first, and more each time somebody asks
+const PATIENCE = 120_000; // ms until a photo in work that nothing more is heard of leaves the wall
+const FAILURE_SHOWN = 30_000; // ms
+const RELAY =
+  document.body.dataset.relayUrl ||
+  `${location.protocol}//${location.hostname}:${document.body.dataset.relayPort}`;
+
+const byId = (id) => document.getElementById(id);
+const wall = byId("wall");
+const entries = new Entries();
+const elements = new Map(); // key -> {element, entry} on the page
+
+let shown = PAGE;
+let state = "connecting";
+let allLoaded = false; // nothing older at the relay
+let search = { words: "", found: [], after: 0, more: false };
+
+// --- showing -----------------------------------------------------------------------------------
+
+/** What is to be seen now, newest first. */
+function visible() {
+  if (!search.words) return entries.newestFirst();
+  const words = search.words.toLowerCase().split(/\s+/);
+  const here = entries.newestFirst().filter((entry) => {
+    const text = `${entry.caption ?? ""} ${entry.image_path ?? ""}`.toLowerCase();
+    return words.every((word) => text.includes(word));
+  });
+  const keys = new Set(here.map((entry) => entry.key));
+  const elsewhere = search.found.filter((entry) => !keys.has(entry.key));
+  return [...here, ...elsewhere].sort((a, b) => b.order - a.order);
+}
+
+let renderTimer = null;
+
+/** Bring the page in step, once for all that comes in the same moment. */
+function render() {
+  renderTimer ??= setTimeout(() => {
+    renderTimer = null;
+    const all = visible();
+    const page = all.slice(0, shown);
+    const wanted = new Set(page.map((entry) => entry.key));
+    for (const [key, { element }] of elements) {
+      if (wanted.has(key)) continue;
+      releasePiece(element);
+      element.remove();
+      elements.delete(key);
+    }
+    page.forEach((entry, index) => {
+      let piece = elements.get(entry.key);
+      if (!piece) {
+        piece = { element: makePiece(entry), entry };
+        elements.set(entry.key, piece);
+      } else if (piece.entry !== entry) {
+        updatePiece(piece.element, entry);
+        piece.entry = entry;
+      }
+      if (wall.children[index] !== piece.element) wall.insertBefore(piece.element, wall.children[index]);
+    });
+    showSurroundings(all.length, page.length);
+  }, 0);
+}
+
+function showSurroundings(count, onPage) {
+  const searching = search.words !== "";
+  wall.classList.toggle("searching", searching);
+  byId("empty").hidden = searching || count > 0 || state !== "live";
+  byId("found").hidden = !searching;
+  if (searching) {
+    const many = `${count}${search.more ? " or more" : ""} caption${count === 1 ? "" : "s"}`;
+    byId("found").textContent =
+      count > 0 ? `${many} with “${search.words}”` : `Nothing with “${search.words}” so far`;
+  }
+  const oldest = entries.oldestSeq();
+  const olderElsewhere = searching ? search.more : !allLoaded && oldest > 1 && oldest < Infinity;
+  byId("more").hidden = count <= onPage && !olderElsewhere;
+}
+
+/** Say something to a screen reader; the same sentence twice counts twice. */
+function announce(text) {
+  const announcer = byId("announcer");
+  announcer.textContent = announcer.textContent === text ? `${text}\u00a0` : text;
+}
+
+function showConnection(newState, words) {
+  state = newState;
+  const connection = byId("connection");
+  connection.dataset.state = newState;
+  if (connection.textContent !== words) connection.firstElementChild.textContent = words;
+  render();
+}
+
+// --- the relay -----------------------------------------------------------------------------------
+
+function connect() {
+  const socket = io(RELAY, {
+    // asked for again at each reconnection, so that the relay sends what was missed
+    auth: (answer) => answer(entries.lastSeq > 0 ? { last_seq: entries.lastSeq } : {}),
+    transports: ["websocket", "polling"],
+    tryAllTransports: true,
+    reconnectionDelayMax: 5000,
+  });
+  const away = (words) => showConnection("away", words);
+  let caughtUp = 0;
+
+  socket.on("connect", () => {
+    caughtUp = 0;
+    showConnection("catching-up", "Catching up…");
+  });
+  socket.on("disconnect", () => {
+    away("The relay is away. Trying again…");
+    // a relay that says goodbye is not called again by the client library
+    if (!socket.active) setTimeout(() => socket.connect(), 1000);
+  });
+  socket.on("connect_error", (error) => {
+    away(socket.active ? "The relay is away. Trying again…" : `The relay refuses this page: ${error.message}`);
+    if (!socket.active) setTimeout(() => socket.connect(), 5000);
+  });
+
+  socket.on("history", ({ captions, more }) => {
+    // a number that this wall has passed, on a caption that it has not seen: a relay with a new history
+    const isOther = ({ id, seq }) => seq <= entries.lastSeq && !entries.has(id ?? `seq ${seq}`);
+    if (caughtUp === 0 && captions.some(isOther)) {
+      entries.clear();
+      allLoaded = false;
+    }
+    for (const caption of captions) {
+      if (entries.add(caption)) caughtUp += 1;
+    }
+    if (!more) {
+      showConnection("live", "Live");
+      if (caughtUp > 0) announce(`${caughtUp} caption${caughtUp === 1 ? "" : "s"} on the wall.`);
+    }
+    render();
+  });
+  socket.on("prediction", (caption) => {
+    const entry = entries.add(caption);
+    if (!entry) return;
+    announce(entry.confident === false ? `${entry.caption}. Not sure.` : entry.caption);
+    say(entry.caption);
+    render();
+  });
+  socket.on("captioning", (begun) => {
+    const entry = entries.begin(begun);
+    if (entry) takeAwayAfter(PATIENCE, entry);
+    render();
+  });
+  socket.on("captioning_failed", (failure) => {
+    const entry = entries.fail(failure);
+    if (entry) takeAwayAfter(FAILURE_SHOWN, entry);
+    if (entry) announce(entry.error || "No caption came of the last photo.");
+    render();
+  });
+  socket.on("forget", ({ id }) => {
+    entries.remove(id);
+    search.found = search.found.filter((entry) => entry.id !== id);
+    render();
+  });
+}
+
+/** Nobody waits for ever: an entry still in this state after `time` ms leaves the wall. */
+function takeAwayAfter(time, entry) {
+  setTimeout(() => {
+    const now = entries.newestFirst().find(({ key }) => key === entry.key);
+    if (now === entry) entries.remove(entry.key);
+    render();
+  }, time);
+}
+
+/** Captions from the relay's history: [payloads oldest first]. */
+async function ask(parameters, signal) {
+  const url = new URL("/api/captions", RELAY);
+  url.search = new URLSearchParams(parameters);
+  const response = await fetch(url, { signal });
+  if (!response.ok) throw new Error(`status ${response.status}`);
+  return (await response.json()).captions;
+}
+
+/** Older captions than all on the wall; numbers may be missing where captions were deleted. */
+async function loadOlder() {
+  const oldest = entries.oldestSeq();
+  if (oldest === Infinity) return;
+  for (let after = oldest - 1; after > 0; ) {
+    after = Math.max(0, after - PAGE);
+    const older = (await ask({ after, limit: PAGE })).filter(({ seq }) => seq < oldest);
+    entries.addOlder(older);
+    if (older.length > 0) return;
+  }
+  allLoaded = true;
+}
+
+async function showMore() {
+  try {
+    if (search.words) await searchFurther();
+    else if (entries.size <= shown) await loadOlder();
+    shown += PAGE;
+  } catch {
+    announce("The relay cannot be asked just now.");
+  }
+  render();
+}
+
+// --- search --------------------------------------------------------------------------------------
+
+let searchTimer = null;
+let searching = new AbortController();
+
+function startSearch() {
+  searching.abort();
+  searching = new AbortController();
+  search = { words: byId("words").value.trim(), found: [], after: 0, more: false };
+  shown = PAGE;
+  render();
+  clearTimeout(searchTimer);
+  // what is on the page at once; the relay only when the typing pauses
+  if (search.words) searchTimer = setTimeout(() => searchFurther().catch(() => {}), 250);
+}
+
+async function searchFurther() {
+  const mine = search;
+  const found = await ask({ q: mine.words, after: mine.after, limit: 200 }, searching.signal);
+  mine.found.push(...found.map(Entries.captioned));
+  mine.after = found.at(-1)?.seq ?? mine.after;
+  mine.more = found.length === 200;
+  render();
+}
+
+// --- controls ------------------------------------------------------------------------------------
+
+function showAloud() {
+  byId("aloud").setAttribute("aria-pressed", String(isAloud()));
+}
+
+async function keepAwake() {
+  try {
+    await navigator.wakeLock?.request("screen");
+  } catch {
+    // the screen may then sleep as it always does
+  }
+}
+
+function startControls() {
+  byId("search").addEventListener("submit", (event) => event.preventDefault());
+  byId("words").addEventListener("input", startSearch);
+  byId("more").addEventListener("click", showMore);
+
+  byId("aloud").hidden = !canSpeak;
+  byId("aloud").addEventListener("click", () => {
+    setAloud(!isAloud());
+    showAloud();
+    say("New captions are read aloud.");
+  });
+  showAloud();
+
+  const fullScreen = byId("full-screen");
+  fullScreen.hidden = !document.fullscreenEnabled;
+  fullScreen.addEventListener("click", () => {
+    if (document.fullscreenElement) document.exitFullscreen();
+    else document.documentElement.requestFullscreen().then(keepAwake);
+  });
+  document.addEventListener("visibilitychange", () => {
+    if (document.fullscreenElement && !document.hidden) keepAwake(); // hiding the page ended it
+  });
+  document.addEventListener("fullscreenchange", () => {
+    fullScreen.lastElementChild.textContent = document.fullscreenElement ? "Leave full screen" : "Full screen";
+  });
+}
+
+startControls();
+connect();
