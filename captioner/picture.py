@@ -145,7 +145,7 @@ def thumbnail_jpeg(rgb: NDArray[np.uint8], longest_side: int) -> bytes:
     scale = min(1.0, longest_side / max(height, width))
     rgb = _resized(rgb, max(1, round(width * scale)), max(1, round(height * scale)), cv2.INTER_AREA)
     _, jpeg = cv2.imencode(
-        ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85]
+        ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80]
     )
     return jpeg.tobytes()
 
