@@ -5,7 +5,7 @@
 | what lies there                         | what it is                                          |
 |-----------------------------------------|-----------------------------------------------------|
 | `captions.json`, `split.json`           | our layout: {file: [captions]} and {file: split}    |
-| `Flickr8k.token.txt`                    | official Flickr8k, with `Flickr_8k.*Images.txt`      |
+| `Flickr8k.token.txt`                    | official Flickr8k, with `Flickr_8k.*Images.txt`     |
 | `results_20130124.token`                | official Flickr30k                                  |
 | `captions.txt`                          | Kaggle's Flickr8k and Flickr30k, commas between     |
 | `results.csv`                           | Kaggle's other Flickr30k, bars between              |
