@@ -1,0 +1,133 @@
+"""What happens to a photo in app1: wait for a turn, decode, announce, caption, publish.
+
+This is where pictures, the captioner and the relay meet; it knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from app1.publisher import Publisher
+from app1.uploads import Options, Upload
+from app1.worker import CaptionWorker
+from captioner.errors import BrokenPictureError, CaptionerError
+from captioner.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from captioner import Captioner
+
+log = logging.getLogger(__name__)
+
+THUMBNAIL_SIDE = 640  # pixels; large enough for a wall display, some 60 kB
+# a JPEG may be decoded at a fraction of its size as long as its shorter side keeps this
+DECODE_SIDE = 600
+DELIVERY_SECONDS = 1.0  # that an answer waits to say "delivered" instead of "queued"
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """A photo with its caption, published or on its way.
+
+    Attributes:
+        answer: id, caption, probability, candidates, words, confident, model, created_at and
+            elapsed_ms, as in the API.
+        thumbnail: JPEG bytes.
+    """
+
+    answer: dict[str, Any]
+    thumbnail: bytes
+    delivery: threading.Event
+
+
+class CaptionDesk:
+    """Captions uploads and publishes the captions."""
+
+    def __init__(self, settings: Settings, worker: CaptionWorker, publisher: Publisher) -> None:
+        self._settings = settings
+        self._worker = worker
+        self._publisher = publisher
+
+    def caption_all(
+        self, uploads: list[Upload], options: Options
+    ) -> list[Captioned | CaptionerError]:
+        """Caption each picture, in order; a broken one gives its error, and the others are done.
+
+        Call within `CaptionWorker.admit`.
+        """
+        results: list[Captioned | CaptionerError] = []
+        for upload in uploads:
+            try:
+                results.append(self._worker.run(partial(self._work, upload, options)))
+            except CaptionerError as error:
+                results.append(error)
+        return results
+
+    def published(self, captioned: Captioned) -> str:
+        """ "delivered" if the relay has the caption, or gets it within a moment; else "queued"."""
+        delivered = self._publisher.delivered(captioned.delivery, DELIVERY_SECONDS)
+        return "delivered" if delivered else "queued"
+
+    def _work(self, upload: Upload, options: Options, captioner: Captioner) -> Captioned:
+        """In the worker's thread: one picture from bytes to a published caption."""
+        started = time.monotonic()
+        rgb, thumbnail = self._decode(upload)
+        id_ = uuid.uuid4().hex
+        announced = self._publisher.announce(id_, upload.name, thumbnail)
+        try:
+            caption = captioner.caption_rgb(
+                rgb, beam_size=options.beam_size, max_candidates=options.max_candidates
+            )
+        except Exception:
+            if announced:
+                self._publisher.fail(id_, "This photo could not be captioned.")
+            raise
+        about = {
+            "id": id_,
+            "model": captioner.model["name"],
+            "created_at": _now(),
+            "elapsed_ms": round((time.monotonic() - started) * 1000),
+        }
+        delivery = self._publisher.publish(
+            {**caption.to_dict(), **about, "image_path": upload.name, "thumbnail": thumbnail}
+        )
+        answer = {**about, **caption.to_dict(attention=options.attention)}
+        answer["probability"] = answer["candidates"][0]["probability"]
+        return Captioned(answer, thumbnail, delivery)
+
+    def _decode(self, upload: Upload) -> tuple[np.ndarray, bytes]:
+        """A picture as (height, width, 3) uint8 RGB, and its thumbnail."""
+        # here, since they bring OpenCV with them, and the server is to answer before that is loaded
+        from captioner.picture import read_picture, thumbnail_jpeg
+
+        limits = self._settings
+        try:
+            rgb = read_picture(
+                upload.read(limits.max_upload_bytes),
+                max_bytes=limits.max_upload_bytes,
+                max_pixels=limits.captioner_max_pixels,
+                shortest_side_at_least=DECODE_SIDE,
+            )
+            return rgb, thumbnail_jpeg(rgb, THUMBNAIL_SIDE)
+        except CaptionerError:
+            raise
+        except Exception as error:
+            # whatever a decoder trips over is the picture's fault as far as its sender goes
+            log.exception("unforeseen error while decoding a picture")
+            raise BrokenPictureError(
+                "The picture could not be decoded; open it in another program and save it again."
+            ) from error
+
+
+def _now() -> str:
+    """The time in UTC, as ISO 8601 with milliseconds."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")

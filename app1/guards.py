@@ -1,0 +1,139 @@
+"""What keeps strangers out: the rate limit, the check for other sites' pages, the delete tokens.
+
+All of it looks only at what the network and the browser vouch for. Headers such as X-Forwarded-For
+are the client's to choose, so they are not looked at: behind a reverse proxy, let the proxy limit.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import ipaddress
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+
+from werkzeug.datastructures import Headers
+
+from app1.problems import ForbiddenError, TooManyRequestsError
+from captioner.settings import Rate
+
+ADDRESSES_REMEMBERED = 10_000
+
+
+class RateLimiter:
+    """A token bucket for each address: `rate.count` uploads, refilled within `rate.seconds`.
+
+    Not exact for more than ADDRESSES_REMEMBERED addresses at a time: the one that was silent for
+    longest starts afresh, so that memory stays bounded.
+
+    Args:
+        rate: None for no limit.
+        clock: seconds, never going back.
+    """
+
+    def __init__(self, rate: Rate | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, when
+
+    def check(self, address: str) -> None:
+        """Count an upload from `address`, an IP address as text.
+
+        Raises:
+            TooManyRequestsError: the address has sent too many; this one is not counted.
+        """
+        rate = self._rate
+        if rate is not None and (missing := self._take(rate, address, 1, least=1)) > 0:
+            raise TooManyRequestsError(
+                f"This address may send {rate.count} pictures in {_period(rate)}; "
+                "wait a little before the next.",
+                missing * rate.seconds / rate.count,
+            )
+
+    def charge(self, address: str, uploads: int) -> None:
+        """Count further pictures of a request that is being served; the next waits the longer."""
+        if self._rate is not None and uploads > 0:
+            self._take(self._rate, address, uploads)
+
+    def _take(self, rate: Rate, address: str, tokens: int, least: float = float("-inf")) -> float:
+        """Take tokens from a bucket that has `least` of them; else, how many are missing."""
+        key = _network(address)
+        with self._lock:
+            now = self._clock()
+            content, then = self._buckets.pop(key, (float(rate.count), now))
+            content = min(rate.count, content + (now - then) * rate.count / rate.seconds)
+            missing = max(0.0, least - content)
+            self._buckets[key] = (content if missing else content - tokens, now)
+            if len(self._buckets) > ADDRESSES_REMEMBERED:
+                self._buckets.popitem(last=False)
+        return missing
+
+
+def _period(rate: Rate) -> str:
+    return {1: "a second", 60: "a minute", 3600: "an hour"}[rate.seconds]
+
+
+def _network(address: str) -> str:
+    """The part of an address that one customer cannot change: all of IPv4, a /64 of IPv6."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped:
+            return str(ip.ipv4_mapped)
+        return str(ipaddress.ip_network((ip, 64), strict=False))
+    return str(ip)
+
+
+def refuse_other_sites(headers: Headers, host: str, origins: Collection[str]) -> None:
+    """Refuse a request that changes something if a page of another site makes the browser send it.
+
+    There is no cookie and no login here, so a forged request gains nobody's rights; but app1 often
+    listens on an address that only this machine or this network reaches, and a page from elsewhere
+    could use the browser to get there and put its pictures on the wall. A token in the form would
+    need a cookie to compare it with. Browsers say where a request comes from, in headers that
+    scripts cannot set, so those are enough; programs other than browsers send neither.
+
+    Args:
+        host: the request's own host and port, as in its Host header.
+        origins: further origins that are welcome (RELAY_ORIGINS). Not "*": that everybody may watch
+            does not mean that everybody may publish.
+
+    Raises:
+        ForbiddenError: it comes from a page of another site.
+    """
+    site = headers.get("Sec-Fetch-Site")
+    origin = headers.get("Origin")
+    if site in ("same-origin", "none") or origin in origins:
+        return
+    own = (f"http://{host}".lower(), f"https://{host}".lower())
+    # no Sec-Fetch-Site: an old browser, an address without https, or no browser at all
+    if site is None and (origin is None or origin.lower() in own):
+        return
+    raise ForbiddenError("A page of another site sent this; open the upload page itself instead.")
+
+
+class DeleteTokens:
+    """Tokens that let an uploader delete a caption later: an HMAC of its id, so none is stored.
+
+    Args:
+        secret: the key; as long as it stays the same, so do the tokens.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def make(self, id_: str) -> str:
+        """The token for a caption: 43 characters that fit into a header."""
+        digest = hmac.digest(self._secret, b"delete " + id_.encode(), hashlib.sha256)
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+    def check(self, id_: str, token: str) -> None:
+        """Raises ForbiddenError unless `token` is the one made for this caption."""
+        if not hmac.compare_digest(self.make(id_).encode(), token.encode()):
+            raise ForbiddenError("This delete token is not the one of this caption.")

@@ -1,0 +1,138 @@
+"""Errors of the web: each owns its status, and one place turns any of them into an answer.
+
+Under /api/ an error is RFC 9457 problem JSON, elsewhere a sentence in the page. The errors of a
+picture itself come from `captioner.errors`; this file adds those that only a server can meet. It
+never shows a stack trace: what nobody foresaw goes to the log, and the client gets one sentence.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+
+from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
+
+from captioner.errors import CaptionerError
+
+log = logging.getLogger(__name__)
+
+# Werkzeug's own sentences speak to programmers of the server; these to whoever sent the request.
+_SENTENCES = {
+    400: "The request could not be understood; send the picture as multipart/form-data.",
+    404: "There is nothing at this address; the upload page is at /.",
+    405: "This address does not take that kind of request; /openapi.json lists what it takes.",
+    413: "The request is too large; send fewer or smaller pictures.",
+}
+
+
+class RequestError(CaptionerError):
+    """Something is wrong with the request itself, not with a picture in it."""
+
+    status = 400
+    title = "The request is not valid"
+
+
+class UnauthorizedError(RequestError):
+    """A delete without a delete token."""
+
+    status = 401
+    title = "A token is missing"
+
+
+class ForbiddenError(RequestError):
+    """A wrong delete token, or a page of another site at work in somebody's browser."""
+
+    status = 403
+    title = "Not allowed"
+
+
+class RequestTooLargeError(RequestError):
+    """The request as a whole is larger than what we read, whatever is in it."""
+
+    status = 413
+    title = "The request is too large"
+
+
+class RetryLaterError(CaptionerError):
+    """Nothing is wrong with the request, but it comes at the wrong time.
+
+    Attributes:
+        retry_after: seconds after which to try again, rounded up to a whole number for the header.
+    """
+
+    def __init__(self, sentence: str, retry_after: float) -> None:
+        super().__init__(sentence)
+        self.retry_after = max(1, math.ceil(retry_after))
+
+
+class TooManyRequestsError(RetryLaterError):
+    """One address sends more than CAPTIONER_RATE allows."""
+
+    status = 429
+    title = "Too many uploads"
+
+
+class BusyError(RetryLaterError):
+    """As many uploads wait as CAPTIONER_QUEUE allows, or the server starts or stops."""
+
+    status = 503
+    title = "Busy"
+
+
+def problem(error: CaptionerError) -> dict[str, object]:
+    """The members of RFC 9457 problem JSON for `error`."""
+    return {
+        "type": "about:blank",
+        "title": error.title,
+        "status": error.status,
+        "detail": str(error),
+    }
+
+
+def install_error_handlers(app: Flask, render_page: Callable[[str], str]) -> None:
+    """Make every error of `app` an answer; `render_page` puts a sentence into the page."""
+
+    def answer(body: dict[str, object]) -> Response:
+        status = int(str(body["status"]))
+        if request.path.startswith("/api/"):
+            response = jsonify(body)
+            response.mimetype = "application/problem+json"
+        else:
+            response = Response(render_page(str(body["detail"])), mimetype="text/html")
+        response.status_code = status
+        return response
+
+    @app.errorhandler(CaptionerError)
+    def handle_ours(error: CaptionerError) -> Response:
+        response = answer(problem(error))
+        if isinstance(error, RetryLaterError):
+            response.headers["Retry-After"] = str(error.retry_after)
+        if isinstance(error, UnauthorizedError):
+            response.headers["WWW-Authenticate"] = "Bearer"
+        return response
+
+    @app.errorhandler(HTTPException)
+    def handle_http(error: HTTPException) -> Response:
+        status = error.code or 500
+        detail = _SENTENCES.get(status) or error.description or error.name
+        response = answer(
+            {"type": "about:blank", "title": error.name, "status": status, "detail": detail}
+        )
+        for name, value in error.get_headers():
+            if name in ("Allow", "Retry-After"):
+                response.headers[name] = value
+        return response
+
+    @app.errorhandler(Exception)
+    def handle_unforeseen(error: Exception) -> Response:
+        log.error("unforeseen error in %s %s", request.method, request.path, exc_info=error)
+        return answer(
+            {
+                "type": "about:blank",
+                "title": "Internal error",
+                "status": 500,
+                "detail": "Something went wrong on our side; the server's log says what.",
+            }
+        )

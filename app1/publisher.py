@@ -1,0 +1,321 @@
+"""Brings what app1 has to say to the relay, in a thread of its own, however long that takes.
+
+Socket.IO delivers at most once; so captions and deletions go through an outbox on disk, one after
+the other, each under an id, and leave it when the relay has acknowledged them. That work on a photo
+has begun (`captioning`) is worth saying only at once, so it is sent if there is a connection and
+not kept.
+
+Nothing here makes an uploader wait for a relay that does not answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import requests
+import socketio
+from socketio.exceptions import SocketIOError
+
+from app1.outbox import Outbox
+from captioner.settings import is_loopback
+
+log = logging.getLogger(__name__)
+
+ACKNOWLEDGE_SECONDS = 10.0
+FIRST_RETRY_SECONDS = 0.25
+LONGEST_RETRY_SECONDS = 5.0
+
+
+class RelayError(Exception):
+    """The relay could not be reached or did not answer; its text says why."""
+
+
+class Connection(Protocol):
+    """A connection to the relay; `RelayConnection` is the real one."""
+
+    @property
+    def alive(self) -> bool: ...
+
+    def call(self, event: str, payload: dict[str, Any], timeout: float) -> Any:
+        """The relay's acknowledgement; RelayError when none comes within `timeout` seconds."""
+
+    def emit(self, event: str, payload: dict[str, Any]) -> None:
+        """Send without acknowledgement. Raises RelayError."""
+
+    def close(self) -> None: ...
+
+
+class RelayConnection:
+    """One connection by python-socketio's client, from its first handshake to its end.
+
+    Args:
+        url: of the relay.
+        token: shown to the relay; "" where publishing is open.
+        ended: called, in some thread, when the connection ends.
+
+    Raises:
+        RelayError: no connection, or the relay refuses the token.
+    """
+
+    def __init__(self, url: str, token: str, ended: Callable[[], None]) -> None:
+        self._session = session = requests.Session()
+        options: dict[str, Any] = {}
+        if is_loopback(urlsplit(url).hostname or ""):
+            # a proxy for the web does not know this machine's own addresses
+            session.trust_env = False
+            options["http_no_proxy"] = ["*"]
+        self._client = socketio.Client(
+            reconnection=False,  # the publisher does that
+            handle_sigint=False,
+            http_session=session,
+            websocket_extra_options=options,
+        )
+        self._ended = ended
+        # python-socketio's emit is not thread-safe: a payload with bytes is several packets
+        self._lock = threading.Lock()
+        self._waiting: threading.Event | None = None
+        self._client.on("disconnect", self._on_disconnect)
+        refusals: list[Any] = []
+        self._client.on("connect_error", refusals.append)
+        try:
+            self._client.connect(url, auth={"token": token}, wait_timeout=5)
+        except (SocketIOError, OSError, ValueError) as error:
+            self.close()
+            reason = refusals[-1] if refusals else error
+            if isinstance(reason, dict):
+                reason = reason.get("message", reason)
+            raise RelayError(str(reason)) from error
+
+    @property
+    def alive(self) -> bool:
+        return bool(self._client.connected)
+
+    def call(self, event: str, payload: dict[str, Any], timeout: float) -> Any:
+        # the client's own call() waits out its timeout even when the connection is gone
+        answered = threading.Event()
+        answer: list[Any] = []
+
+        def acknowledge(*arguments: Any) -> None:
+            answer.append(arguments[0] if arguments else None)
+            answered.set()
+
+        self._waiting = answered
+        self._emit(event, payload, acknowledge)
+        if not self.alive:
+            answered.set()
+        answered.wait(timeout)
+        if not answer:
+            raise RelayError(
+                "the connection broke"
+                if answered.is_set()
+                else f"no acknowledgement within {timeout:g} seconds"
+            )
+        return answer[0]
+
+    def emit(self, event: str, payload: dict[str, Any]) -> None:
+        self._emit(event, payload, None)
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):  # whatever is wrong with it, it is given up
+            self._client.disconnect()
+        self._session.close()
+
+    def _emit(
+        self, event: str, payload: dict[str, Any], callback: Callable[..., None] | None
+    ) -> None:
+        try:
+            with self._lock:
+                self._client.emit(event, payload, callback=callback)
+        except (SocketIOError, OSError) as error:
+            raise RelayError(str(error)) from error
+
+    def _on_disconnect(self, *_: Any) -> None:
+        if self._waiting is not None:
+            self._waiting.set()
+        self._ended()
+
+
+class Publisher:
+    """Publishes captions, in order, each at least once, retrying with back-off.
+
+    Args:
+        outbox: where events wait; the publisher empties it.
+        connect: makes a connection, given a function to call when it ends.
+        jitter: a number in [0, 1) for each retry, so that many publishers do not come at once.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        connect: Callable[[Callable[[], None]], Connection],
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._outbox = outbox
+        self._connect = connect
+        self._jitter = jitter
+        self._connection: Connection | None = None
+        self._failures = 0
+        self._caught_up = False
+        self._complaint = ""
+        # an entry lives as long as the uploader's request that waits for it
+        self._deliveries: weakref.WeakValueDictionary[str, threading.Event] = (
+            weakref.WeakValueDictionary()
+        )
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self.acknowledged = 0
+        self.refused = 0
+
+    @property
+    def connected(self) -> bool:
+        connection = self._connection
+        return connection is not None and connection.alive
+
+    @property
+    def waiting(self) -> int:
+        """Events that the relay does not have yet."""
+        return len(self._outbox)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """End the thread, and the connection; what waits stays in the outbox.
+
+        Args:
+            timeout: seconds given to a relay that answers to take what waits.
+        """
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def announce(self, id_: str, image_path: str, thumbnail: bytes) -> bool:
+        """Say that work on a photo has begun, if the relay can be told at once.
+
+        Returns:
+            Whether viewers may wait for it now; if so, `publish` or `fail` has to follow.
+        """
+        connection = self._connection
+        if connection is None or not self._caught_up:
+            return False
+        # for the case that this process is ended before it is done: no viewer waits for ever
+        self._outbox.hold(
+            "captioning_failed",
+            {"id": id_, "error": "The captioner was stopped while it worked on this photo."},
+        )
+        with contextlib.suppress(RelayError):
+            payload = {"id": id_, "image_path": image_path, "thumbnail": thumbnail}
+            connection.emit("captioning", payload)
+        return True
+
+    def fail(self, id_: str, sentence: str) -> None:
+        """Work on a photo that was announced came to nothing."""
+        self._put("captioning_failed", {"id": id_, "error": sentence})
+
+    def forget(self, id_: str) -> None:
+        """Take a photo and its caption off every screen and out of the history."""
+        self._outbox.forget(id_)
+        self._wake.set()
+
+    def publish(self, payload: dict[str, Any]) -> threading.Event:
+        """Publish a caption; it is on disk when this returns what `delivered` asks for."""
+        delivery = threading.Event()
+        self._deliveries[payload["id"]] = delivery
+        self._put("predict", payload)
+        return delivery
+
+    def delivered(self, delivery: threading.Event, timeout: float) -> bool:
+        """Whether the relay has a caption by now; waits only while the relay keeps up.
+
+        Args:
+            delivery: what `publish` returned.
+            timeout: seconds to wait at most.
+        """
+        return delivery.wait(timeout if self._caught_up else 0)
+
+    def step(self) -> float | None:
+        """Do the next thing there is to do: connect, or bring one event to the relay.
+
+        Returns:
+            Seconds after which to call this again; 0 for at once, None for when there is news.
+        """
+        connection = self._connection
+        if connection is None or not connection.alive:
+            self._caught_up = False
+            try:
+                connection = self._connection = self._connect(self._wake.set)
+            except RelayError as error:
+                return self._retry(f"the relay cannot be reached: {error}")
+        event = self._outbox.first()
+        if event is None:
+            self._went_well()
+            self._caught_up = True
+            return None
+        try:
+            answer = connection.call(event.name, event.payload, ACKNOWLEDGE_SECONDS)
+        except RelayError as error:
+            connection.close()
+            return self._retry(f"the relay does not answer: {error}")
+        if not isinstance(answer, dict):
+            answer = {"error": f"the answer {answer!r}"}
+        if answer.get("ok"):
+            self._went_well()
+            self._outbox.remove(event)
+            self.acknowledged += 1
+            delivery = self._deliveries.get(event.id)
+            if delivery is not None and event.name == "predict":
+                delivery.set()
+        elif answer.get("retry"):
+            return self._retry(f"the relay cannot take it now: {answer.get('error')}")
+        else:
+            log.error("the relay refuses %s %s: %s", event.name, event.id, answer.get("error"))
+            self._outbox.put_aside(event)
+            self.refused += 1
+        return 0
+
+    def _put(self, name: str, payload: dict[str, Any]) -> None:
+        self._outbox.add(name, payload)
+        self._wake.set()
+
+    def _went_well(self) -> None:
+        self._failures = 0
+        if self._complaint:
+            log.info("the relay can be reached again")
+            self._complaint = ""
+
+    def _retry(self, complaint: str) -> float:
+        """Seconds until the next attempt: twice as long each time, up to a limit, give or take."""
+        self._caught_up = False
+        if complaint != self._complaint:  # once, not with every attempt
+            log.warning("%s; captions wait in the outbox", complaint)
+            self._complaint = complaint
+        delay = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(self._failures, 10))
+        self._failures += 1
+        return delay * (0.75 + 0.5 * self._jitter())
+
+    def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                delay = self.step()
+            except Exception:  # this thread must not end: nobody would notice
+                log.exception("unforeseen error while publishing")
+                delay = LONGEST_RETRY_SECONDS
+            if self._stopping.is_set() and delay != 0:
+                return  # delivered, or not to be delivered now
+            if delay is None:
+                self._wake.wait()
+            elif delay:
+                self._stopping.wait(delay)

@@ -1,0 +1,131 @@
+"""Serves app1 with Waitress: sizes it so that our own queue is what fills, and drains at the end.
+
+Waitress has one thread that talks to all sockets and a pool of threads that run requests. A request
+occupies a thread of the pool only once it is there completely, so slow senders cost none; an upload
+that waits for its turn does. So the pool has a thread for each upload that may wait, and some to
+spare for everything else: health checks are answered, and the upload too many is told so, at once.
+"""
+
+from __future__ import annotations
+
+import time
+from threading import Thread
+
+from flask import Flask
+from waitress.buffers import OverflowableBuffer
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.server import create_server
+from waitress.wasyncore import close_all
+
+SPARE_THREADS = 12
+# open connections; more wait to be accepted. Each may need two file descriptors, of 1024 at least
+CONNECTIONS = 400
+IDLE_SECONDS = 60
+HEADER_BYTES = 64 * 1024
+IN_MEMORY_BYTES = 256 * 1024  # of a request body; what is longer goes to a temporary file
+LONGEST_BODY_BYTES = 2**30
+
+
+class _LimitedBuffer(OverflowableBuffer):
+    """Counts all of a request body but keeps none of it beyond a limit.
+
+    Waitress itself answers in the middle of a body that is too long, and closes; most clients are
+    still sending then, and report a broken connection instead of the answer. Read to the end and
+    thrown away, the body costs no disk, and the app's own sentence arrives.
+    """
+
+    def __init__(self, overflow: int, limit: int) -> None:
+        super().__init__(overflow)
+        self._limit = limit
+        self._received = 0
+
+    def __len__(self) -> int:
+        return self._received
+
+    def append(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._received <= self._limit:
+            super().append(data)
+        elif super().__len__():
+            self.close()
+            self.buf, self.strbuf, self.overflowed = None, b"", False
+
+
+class PageServer:
+    """A running server for `app`.
+
+    Args:
+        app: answers a body longer than its MAX_CONTENT_LENGTH with 413, unread.
+        waiting: how many requests may wait for something else at once.
+
+    Raises:
+        OSError: the port cannot be had.
+    """
+
+    def __init__(self, app: Flask, host: str, port: int, waiting: int) -> None:
+        longest = app.config["MAX_CONTENT_LENGTH"]
+
+        class Parser(HTTPRequestParser):
+            def parse_header(self, header_plus: bytes) -> None:
+                super().parse_header(header_plus)
+                if self.body_rcv is not None:
+                    self.body_rcv.buf = _LimitedBuffer(self.adj.inbuf_overflow, longest)
+
+        class Channel(HTTPChannel):
+            parser_class = Parser
+
+        self._server = create_server(
+            app,
+            host=host,
+            port=port,
+            ident=None,
+            threads=waiting + SPARE_THREADS,
+            connection_limit=CONNECTIONS,
+            channel_timeout=IDLE_SECONDS,
+            cleanup_interval=IDLE_SECONDS // 4,
+            max_request_header_size=HEADER_BYTES,
+            max_request_body_size=max(LONGEST_BODY_BYTES, 2 * longest),
+            inbuf_overflow=IN_MEMORY_BYTES,
+            asyncore_use_poll=True,  # select() stops at descriptor 1024
+        )
+        self._server.channel_class = Channel
+        self._thread = Thread(target=self._server.run, name="sockets", daemon=True)
+
+    @property
+    def port(self) -> int:
+        return int(self._server.effective_port)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until all that was received is answered; meanwhile, requests are still taken.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Returns:
+            Whether everything was answered in time.
+        """
+        until = time.monotonic() + timeout
+        while time.monotonic() < until:
+            # a copy, since the other thread opens and closes connections meanwhile
+            channels = list(self._server.active_channels.values())
+            if not any(channel.requests or channel.total_outbufs_len for channel in channels):
+                return True
+            time.sleep(0.02)
+        return False
+
+    def close(self) -> None:
+        """Close the port and all connections, and end the threads."""
+        if self._thread.is_alive():
+            # in the thread that uses them: a socket closed under poll() is an error there
+            self._server.trigger.pull_trigger(self._close_all)
+            self._thread.join()
+        else:
+            self._close_all()
+        self._server.task_dispatcher.shutdown()
+
+    def _close_all(self) -> None:
+        close_all(self._server._map, ignore_all=True)

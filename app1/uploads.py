@@ -1,0 +1,115 @@
+"""Reads an upload request: its pictures, and what is asked about them. Nothing is decoded here.
+
+A file of the request is in memory or in a temporary file by then (Waitress and Werkzeug see to
+that), and stays there until its turn: only the worker turns it into bytes, one at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import IO
+
+from flask import Request
+
+from app1.problems import RequestError
+from captioner.errors import NoPictureError, PictureTooLargeError
+
+FIELD = "image"
+MAX_PICTURES = 16  # in one request
+MAX_BEAM_SIZE = 10
+DEFAULT_BEAM_SIZE = 3
+# of a whole request, as a multiple of the largest picture: several photos at once, but no more
+REQUEST_SIZE_FACTOR = 4
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One picture as it came: the name that its sender gave it, and its bytes."""
+
+    name: str
+    stream: IO[bytes]
+
+    def read(self, max_bytes: int) -> bytes:
+        """All its bytes.
+
+        Raises:
+            PictureTooLargeError: more than `max_bytes`; nothing has been read.
+        """
+        size = self.stream.seek(0, os.SEEK_END)
+        if size > max_bytes:
+            raise PictureTooLargeError(
+                f"The picture has {size / 2**20:.1f} MB, and {max_bytes / 2**20:g} MB are allowed; "
+                "send a smaller copy."
+            )
+        self.stream.seek(0)
+        return self.stream.read()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked about the pictures of a request."""
+
+    beam_size: int = DEFAULT_BEAM_SIZE
+    max_candidates: int | None = None
+    attention: bool = False
+
+
+def read_uploads(request: Request) -> list[Upload]:
+    """The pictures of a request, in order.
+
+    Raises:
+        NoPictureError: there is none.
+        RequestError: there are too many.
+    """
+    # a form whose file was not chosen has a file without name and content
+    files = [file for file in request.files.getlist(FIELD) if file.filename]
+    if not files:
+        hint = ""
+        if FIELD in request.form:
+            hint = " (there is a field of that name, but it is text; give it a file name)"
+        raise NoPictureError(
+            "Choose a picture first: the request has to be multipart/form-data with a file in its "
+            f'field "{FIELD}"{hint}.'
+        )
+    if len(files) > MAX_PICTURES:
+        raise RequestError(
+            f"{len(files)} pictures are too many for one request; send at most {MAX_PICTURES}."
+        )
+    return [Upload(_base_name(file.filename or ""), file.stream) for file in files]
+
+
+def read_options(request: Request) -> Options:
+    """The optional fields of a request, from its form or its address.
+
+    Raises:
+        RequestError: a value is not what the field takes.
+    """
+    values = request.values
+    return Options(
+        beam_size=_number(values.get("beam_size"), "beam_size", DEFAULT_BEAM_SIZE) or 0,
+        max_candidates=_number(values.get("max_candidates"), "max_candidates", None),
+        attention=_switch(values.get("attention"), "attention"),
+    )
+
+
+def _number(text: str | None, name: str, default: int | None) -> int | None:
+    if not text:
+        return default
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_BEAM_SIZE:
+        raise RequestError(f"{name} must be a whole number from 1 to {MAX_BEAM_SIZE}.")
+    return int(text)
+
+
+def _switch(text: str | None, name: str) -> bool:
+    if text not in (None, "", "0", "1"):
+        raise RequestError(f"{name} must be 0 or 1.")
+    return text == "1"
+
+
+def _base_name(file_name: str) -> str:
+    """A file name to show to people: without folders, without control characters, not too long."""
+    base = re.split(r"[/\\]", file_name)[-1]
+    shown = "".join(character for character in base if character.isprintable()).strip()
+    return shown[:120] or "photo"

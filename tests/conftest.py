@@ -1,0 +1,146 @@
+"""Fixtures that several test files share. No test needs a network, a GPU or files outside tests/."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from captioner.settings import PREFIXES, Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What somebody has set in their shell does not reach the tests."""
+    for name in list(os.environ):
+        if name.startswith(PREFIXES):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Gives a port of 127.0.0.1 that nobody listens on."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return find
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    """Waits, by asking often, until a condition holds: `wait_for(lambda: ..., seconds=10)`."""
+
+    def wait(condition: Callable[[], object], seconds: float = 10) -> None:
+        until = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < until, f"still not so after {seconds} seconds"
+            time.sleep(0.01)
+
+    return wait
+
+
+@pytest.fixture
+def settings_of(tmp_path: Path) -> Callable[..., Settings]:
+    """Settings as the environment would give them, with a state folder of the test's own."""
+
+    def make(**environment: object) -> Settings:
+        texts = {name: str(value) for name, value in environment.items()}
+        return Settings.from_environment({"CAPTIONER_STATE": str(tmp_path / "state"), **texts})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real model folder of a few hundred kilobytes, made by configuration (`tests/tiny.py`)."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    command = [sys.executable, "-W", "ignore", "-m", "tests.tiny", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    return folder
+
+
+class Server:
+    """A server started as a user starts it: `cd app1 && python app.py`.
+
+    Attributes:
+        lines: what it has written to stdout and stderr so far.
+    """
+
+    def __init__(self, script: Path, environment: dict[str, str]) -> None:
+        self.script = script
+        self.process = subprocess.Popen(
+            [sys.executable, script.name],
+            cwd=script.parent,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as stream:
+            for line in stream:
+                self.lines.append(line.rstrip("\n"))
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.lines)
+
+    def wait_ready(self, seconds: float = 30) -> None:
+        """Until it says so on stdout."""
+        until = time.monotonic() + seconds
+        while not any(" ready on http" in line for line in self.lines):
+            assert self.process.poll() is None, f"{self.script} has ended:\n{self.output}"
+            assert time.monotonic() < until, f"{self.script} is not ready:\n{self.output}"
+            time.sleep(0.02)
+
+    def wait_ended(self, seconds: float = 20) -> int:
+        """Its exit status, after its last line has been read."""
+        status = self.process.wait(seconds)
+        self._reader.join(5)
+        return status
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.wait_ended()
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts a server: `start_server("app1", APP1_PORT=port)`; folders as in the checkout.
+
+    All servers of a test share one state folder, thus one secret. With `ready=False` it returns at
+    once.
+    """
+    scripts = {"SocketIO_server": "server.py", "app1": "app.py", "app2": "app.py"}
+    started: list[Server] = []
+
+    def start(folder: str, *, ready: bool = True, **environment: object) -> Server:
+        texts = {name: str(value) for name, value in environment.items()}
+        texts.setdefault("CAPTIONER_STATE", str(tmp_path / "state"))
+        server = Server(ROOT / folder / scripts[folder], texts)
+        started.append(server)
+        if ready:
+            server.wait_ready()
+        return server
+
+    yield start
+    for server in started:
+        server.kill()

@@ -1,0 +1,175 @@
+"""The worker: one job at a time, a short line, and an orderly end. Jobs here know no pictures."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from app1.problems import BusyError
+from app1.worker import CaptionWorker
+from captioner.errors import CaptionerError, ModelFolderError
+
+MODEL: Any = SimpleNamespace(model={"name": "tiny"})
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor() as threads:
+        yield threads
+
+
+@pytest.fixture
+def outcomes() -> list[CaptionerError | None]:
+    return []
+
+
+@pytest.fixture
+def worker(outcomes: list[CaptionerError | None]) -> Iterator[CaptionWorker]:
+    worker = CaptionWorker(lambda: MODEL, 2, outcomes.append)
+    worker.start()
+    yield worker
+    worker.stop()
+
+
+def upload(worker: CaptionWorker, job: Callable[[Any], Any]) -> Any:
+    with worker.admit():
+        return worker.run(job)
+
+
+def test_a_job_gets_the_captioner_and_gives_its_result(worker: CaptionWorker) -> None:
+    assert upload(worker, lambda captioner: captioner.model["name"]) == "tiny"
+
+
+def test_what_a_job_raises_reaches_its_uploader_and_nobody_else(worker: CaptionWorker) -> None:
+    with pytest.raises(ZeroDivisionError):
+        upload(worker, lambda captioner: 1 / 0)
+    assert upload(worker, lambda captioner: "fine") == "fine"
+
+
+def test_jobs_run_one_at_a_time_in_one_thread(
+    worker: CaptionWorker, pool: ThreadPoolExecutor
+) -> None:
+    at_work, seen = [], []
+
+    def job(captioner: Any) -> int:
+        at_work.append(1)
+        seen.append(len(at_work))
+        at_work.pop()
+        return threading.get_ident()
+
+    threads = [pool.submit(upload, worker, job) for _ in range(3)]
+    assert len({thread.result() for thread in threads}) == 1
+    assert seen == [1, 1, 1]
+
+
+def test_the_upload_too_many_is_told_at_once(
+    worker: CaptionWorker, pool: ThreadPoolExecutor, wait_for: Callable[..., None]
+) -> None:
+    go_on = threading.Event()
+    waiting = [pool.submit(upload, worker, lambda captioner: go_on.wait(10)) for _ in range(3)]
+    wait_for(lambda: worker.waiting == 2)
+    with pytest.raises(BusyError, match="try again") as error:
+        upload(worker, lambda captioner: None)
+    assert error.value.status == 503
+    assert error.value.retry_after >= 1
+    go_on.set()
+    assert all(future.result() for future in waiting)
+    assert upload(worker, lambda captioner: "room again") == "room again"
+    assert worker.waiting == 0
+
+
+def test_an_upload_of_many_does_not_keep_others_from_their_turn(
+    worker: CaptionWorker, pool: ThreadPoolExecutor, wait_for: Callable[..., None]
+) -> None:
+    order: list[str] = []
+    go_on = threading.Event()
+
+    def many() -> None:
+        with worker.admit():
+            worker.run(lambda captioner: (go_on.wait(10), order.append("many")))
+            for _ in range(3):
+                worker.run(lambda captioner: order.append("many"))
+
+    batch = pool.submit(many)
+    wait_for(lambda: worker.busy)
+    single = pool.submit(upload, worker, lambda captioner: order.append("one"))
+    wait_for(lambda: worker.waiting == 1 and not worker._jobs.empty())
+    go_on.set()
+    batch.result()
+    single.result()
+    assert order.index("one") == 1
+
+
+def test_while_it_loads_uploads_wait(
+    pool: ThreadPoolExecutor, outcomes: list[CaptionerError | None], wait_for: Callable[..., None]
+) -> None:
+    loading = threading.Event()
+    worker = CaptionWorker(lambda: (loading.wait(10), MODEL)[1], 2, outcomes.append)
+    worker.start()
+    early = pool.submit(upload, worker, lambda captioner: "early")
+    wait_for(lambda: worker.busy)
+    assert not worker.ready
+    assert worker.model is None
+    assert outcomes == []
+    loading.set()
+    assert early.result() == "early"
+    assert worker.ready
+    assert worker.model == {"name": "tiny"}
+    assert outcomes == [None]
+    worker.stop()
+
+
+@pytest.mark.parametrize("error", [ModelFolderError("No such folder."), RuntimeError("a bug")])
+def test_without_a_model_uploads_are_refused_and_the_reason_is_told(
+    pool: ThreadPoolExecutor,
+    outcomes: list[CaptionerError | None],
+    wait_for: Callable[..., None],
+    error: Exception,
+) -> None:
+    loading = threading.Event()
+
+    def load() -> Any:
+        loading.wait(10)
+        raise error
+
+    worker = CaptionWorker(load, 2, outcomes.append)
+    worker.start()
+    early = pool.submit(upload, worker, lambda captioner: "early")
+    wait_for(lambda: not worker._jobs.empty())
+    loading.set()
+    with pytest.raises(BusyError):
+        early.result()
+    wait_for(lambda: outcomes)
+    assert str(error) in str(outcomes[0])
+    with pytest.raises(BusyError):
+        upload(worker, lambda captioner: "late")
+    assert not worker.ready
+    worker.stop()
+
+
+def test_draining_serves_who_was_admitted_and_nobody_else(
+    worker: CaptionWorker, pool: ThreadPoolExecutor, wait_for: Callable[..., None]
+) -> None:
+    go_on = threading.Event()
+
+    def two_pictures() -> list[Any]:
+        with worker.admit():
+            return [
+                worker.run(lambda captioner: go_on.wait(10)),
+                worker.run(lambda captioner: "second"),
+            ]
+
+    wait_for(lambda: worker.ready)
+    accepted = pool.submit(two_pictures)
+    wait_for(lambda: worker.busy)
+    worker.drain()
+    assert not worker.ready
+    with pytest.raises(BusyError, match="being stopped"):
+        upload(worker, lambda captioner: None)
+    go_on.set()
+    assert accepted.result() == [True, "second"]
