@@ -1,23 +1,26 @@
-"""app2: serves the viewer page, on which captions appear live. No caption passes through this process.
+"""app2: serves the viewer page, on which captions appear live.
 
-The page's script talks to the relay directly, so this server keeps no state and needs no token.
+No caption passes through this process: the page's script talks to the relay directly, so this
+server keeps no state and needs no token.
 
     cd app2 && python app.py
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # started alone: the shared packages are one folder up
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if __name__ == "__main__":  # started alone: the checkout's root takes the place of this folder
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from flask import Flask, render_template
+from waitress.server import create_server
 
 from captioner.errors import SettingsError
-from captioner.settings import Settings
-from pages import relay_sources, serve, share_pages, url_on_port
+from captioner.settings import Settings, http_url
+from pages import relay_sources, share_pages, url_on_port
 
 
 def create_app(settings: Settings) -> Flask:
@@ -43,16 +46,39 @@ def create_app(settings: Settings) -> Flask:
     return app
 
 
-def main() -> None:
-    """Serve until stopped; a wrong setting is one sentence and exit status 2."""
+def main() -> int:
+    """Serve until SIGTERM or SIGINT, finish what is being answered, and say how it ended.
+
+    Returns:
+        The exit status: 0; 1 when the port is taken; 2 for wrong settings.
+    """
     try:
         settings = Settings.from_environment()
     except SettingsError as error:
         print(error, file=sys.stderr)
-        sys.exit(2)
+        return 2
     print(f"app2 settings: {settings.describe()}", flush=True)
-    serve(create_app(settings), "app2", settings.app2_host, settings.app2_port, threads=8)
+    host, port = settings.app2_host, settings.app2_port
+    try:
+        server = create_server(create_app(settings), host=host, port=port, ident=None, threads=8)
+    except OSError as error:
+        print(
+            f"app2 cannot listen on {host}, port {port} ({error.strerror or error}); stop what "
+            "uses the port, or set APP2_PORT to another.",
+            file=sys.stderr,
+        )
+        return 1
+
+    def end(signal_number: int, frame: object) -> None:
+        raise SystemExit  # which server.run() takes as the wish to drain
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    print(f"app2 ready on {http_url(host, port)}/", flush=True)
+    server.run()
+    server.close()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,20 +1,17 @@
-"""What the two page servers share: design, security headers, addresses of each other, serving.
+"""What the two page servers share: design, security headers, addresses of each other.
 
-Not a server itself: `app1/` and `app2/` each build their own Flask app and call `share_pages` on it.
-`static/` holds the design tokens, the fonts, the favicon and the scripts that both pages use.
+Not a server itself: `app1/` and `app2/` each build their own Flask app and call `share_pages` on
+it. `static/` holds the design tokens, the fonts, the favicon and the scripts that both pages use.
 """
 
 from __future__ import annotations
 
 import re
-import signal
-import sys
 from collections.abc import Callable, Iterable
 
 from flask import Blueprint, Flask, Response, request
-from waitress.server import create_server
 
-from captioner.settings import Settings, http_url
+from captioner.settings import Settings
 
 # Needless powers of the browser are switched off; the camera is left to the page that uses it.
 _POLICY = {
@@ -76,42 +73,3 @@ def relay_sources(settings: Settings) -> list[str]:
     if "[" in url:  # the policy's grammar has no word for an IPv6 address, so allow the schemes
         return ["http:", "https:", "ws:", "wss:"]
     return [url, "ws" + url.removeprefix("http")] if url else []
-
-
-def serve(
-    app: Flask,
-    name: str,
-    host: str,
-    port: int,
-    *,
-    on_stop: Callable[[], None] | None = None,
-    **options: object,
-) -> None:
-    """Serve `app` with waitress until SIGTERM or SIGINT, finish what is being answered, and return.
-
-    Prints `<name> ready on http://host:port/` once connections are taken. Exits with status 1 and a
-    sentence when the port cannot be had.
-
-    Args:
-        name: `app1` or `app2`; the setting `NAME_PORT` is the one that the sentence names.
-        on_stop: called by the signal, before draining.
-        options: waitress's adjustments, for example `threads`.
-    """
-    try:
-        server = create_server(app, host=host, port=port, ident=None, **options)
-    except OSError as error:
-        sys.exit(
-            f"{name} cannot listen on {host}, port {port} ({error.strerror or error}); stop what uses "
-            f"the port, or set {name.upper()}_PORT to another one."
-        )
-
-    def stop(signum: int, frame: object) -> None:
-        if on_stop is not None:
-            on_stop()
-        raise SystemExit(0)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    print(f"{name} ready on {http_url(host, port)}/", flush=True)
-    server.run()
-    server.close()

@@ -6,6 +6,7 @@ import { showAttention, whereItLooked } from "./attention.js";
 import { hasCamera, openCamera } from "./camera.js";
 import { shrink } from "./shrink.js";
 
+const API = new URL("../api/captions", import.meta.url);
 const MAX_BYTES = Number(document.body.dataset.maxUploadBytes);
 const MAX_PIXELS = Number(document.body.dataset.maxPixels);
 const TIME_LIMIT = 120_000; // ms for one photo, sending included
@@ -48,7 +49,7 @@ class Refusal extends Error {
 function requestCaption(file, signal, onSent) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.open("POST", "api/captions");
+    request.open("POST", API);
     request.responseType = "json";
     request.timeout = TIME_LIMIT;
     request.upload.onprogress = (event) => onSent(event.total ? event.loaded / event.total : 1);
@@ -308,7 +309,7 @@ class Card {
 async function requestDeletion({ id, delete_token: token }) {
   let response;
   try {
-    response = await fetch(`api/captions/${encodeURIComponent(id)}`, {
+    response = await fetch(`${API}/${encodeURIComponent(id)}`, {
       method: "DELETE",
       headers: { Authorization: `Bearer ${token}` },
     });

@@ -70,7 +70,9 @@ function render() {
 function showSurroundings(count, onPage) {
   const searching = search.words !== "";
   wall.classList.toggle("searching", searching);
-  byId("empty").hidden = searching || count > 0 || state !== "live";
+  const bare = !searching && count === 0;
+  byId("empty").hidden = !bare || state !== "live";
+  byId("alone").hidden = !bare || state !== "away";
   byId("found").hidden = !searching;
   if (searching) {
     const many = `${count}${search.more ? " or more" : ""} caption${count === 1 ? "" : "s"}`;

@@ -1,0 +1,1 @@
+"""app2: serves the viewer page, on which captions appear live."""
