@@ -61,7 +61,7 @@ cv2.utils.logging.setLogLevel(
     cv2.utils.logging.LOG_LEVEL_SILENT
 )  # a broken picture is answered in words, not in OpenCV's log
 
-Source: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8]"
+Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[np.uint8]"
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000

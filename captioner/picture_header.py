@@ -69,7 +69,10 @@ def read_header(kind: str, data: bytes) -> Header:
 
 
 def broken(kind: str) -> BrokenPictureError:
-    return BrokenPictureError(f"The {kind} picture is damaged or cut short; send it again.")
+    return BrokenPictureError(
+        f"The {kind} picture is damaged, cut short or of a rare variety; "
+        "send it again, or save it as an ordinary JPEG or PNG first."
+    )
 
 
 _MAGIC = [
