@@ -1,9 +1,9 @@
 """The settings of every process: one typed table, read from environment variables.
 
 Every process (relay, app1, app2, command line) accepts the whole table, so that one environment
-serves all of them, and refuses a variable that looks like one of ours but is not. This file knows no
-web framework and no model; it turns text into checked values and keeps the secret that the servers
-of one user share.
+serves all of them, and refuses a variable that looks like one of ours but is not. This file knows
+no web framework and no model; it turns text into checked values and keeps the secret that the
+servers of one user share.
 
     settings = Settings.from_environment()
     settings.relay_port              # 5000
@@ -191,9 +191,9 @@ _PORT = _whole_number(1, 65535)
 class Settings:
     """The whole table, checked. Field `relay_port` is the variable `RELAY_PORT`, and so on.
 
-    Defaults that depend on others (`relay_url`, `relay_db`, `captioner_rate`) are filled in, so that
-    readers never see a placeholder; `relay_origins`, `relay_token` and `captioner_model` keep None
-    for "not set", which is not the same as empty.
+    Defaults that depend on others (`relay_url`, `relay_db`, `captioner_rate`) are filled in, so
+    that readers never see a placeholder; `relay_origins`, `relay_token` and `captioner_model` keep
+    None for "not set", which is not the same as empty.
 
     Raises:
         SettingsError: two settings contradict each other; the sentence names the one to change.
@@ -395,8 +395,8 @@ class Settings:
         except OSError as error:
             raise SettingsError(
                 f"The secret that the servers share cannot be kept in {path} "
-                f"({error.strerror}); set CAPTIONER_STATE to a folder to write in, or RELAY_TOKEN to a "
-                "secret of your own."
+                f"({error.strerror}); set CAPTIONER_STATE to a folder to write in, or set "
+                "RELAY_TOKEN to a secret of your own."
             ) from None
 
 

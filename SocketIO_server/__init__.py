@@ -1,0 +1,1 @@
+"""The relay: takes captions from publishers, keeps the history, broadcasts to viewers."""

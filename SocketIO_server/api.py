@@ -1,0 +1,202 @@
+"""The relay over plain HTTP: health, metrics, and the history for programs that do not stay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import flask
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from werkzeug.exceptions import BadRequest, HTTPException, ServiceUnavailable
+
+from captioner.settings import Settings, is_loopback
+from SocketIO_server.events import Relay
+from SocketIO_server.history import HistoryError, search_words
+from SocketIO_server.origins import Origins
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1_000  # captions in one answer
+MAX_QUERY = 200  # characters
+BATCH = 50  # captions read at a time: nobody else waits long for the history
+
+SECURITY_HEADERS = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("Referrer-Policy", "no-referrer"),
+]
+
+
+WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+def add_routes(app: flask.Flask, relay: Relay, origins: Origins) -> None:
+    """Give `app` the relay's routes."""
+
+    @app.get("/")
+    def index() -> flask.Response:
+        """A word for people who open the relay's own address."""
+        text = "This is the relay between the upload page and the viewer page.\n"
+        return flask.Response(text, mimetype="text/plain")
+
+    @app.get("/healthz")
+    def healthz() -> flask.Response:
+        """Whether the process is alive."""
+        return flask.jsonify(status="ok")
+
+    @app.get("/readyz")
+    def readyz() -> tuple[flask.Response, int]:
+        """Whether captions can be taken: the history can be used, and we are not stopping."""
+        reason = relay.why_not_ready()
+        if reason:
+            return flask.jsonify(status="not ready", reason=reason), 503
+        return flask.jsonify(status="ready"), 200
+
+    @app.get("/metrics")
+    def metrics() -> flask.Response:
+        """Counters for Prometheus."""
+        text = generate_latest(relay.metrics.registry)
+        return flask.Response(text, content_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/api/captions")
+    def captions() -> flask.Response:
+        """Captions, oldest first: those that follow `after`, or the most recent ones.
+
+        With `q`, those of them in which each word of it begins a word. `last_seq` is the `after`
+        with which to go on.
+        """
+        limit = min(_whole_number("limit", DEFAULT_LIMIT, least=1), MAX_LIMIT)
+        after = _whole_number("after", -1, least=0)
+        query = flask.request.args.get("q", "")
+        if len(query) > MAX_QUERY:
+            raise BadRequest(f"q must be at most {MAX_QUERY} characters long.")
+        words = search_words(query)
+        if query.strip() and not words:  # nothing but punctuation, which no caption is searched for
+            limit = 0
+        try:
+            if after < 0:
+                with relay.lock:
+                    after = relay.history.before_last(limit, words)
+            batches = _batches(relay, after, limit, words)
+            first = next(batches, [])  # what goes wrong does so before the answer has begun
+        except HistoryError as error:
+            raise ServiceUnavailable(str(error)) from error
+
+        def body() -> Iterator[str]:
+            last_seq, separator = after, ""
+            yield '{"captions": ['
+            for batch in (first, *batches):
+                for caption in batch:
+                    last_seq = caption["seq"]
+                    yield separator + json.dumps(caption)
+                    separator = ", "
+            yield f'], "last_seq": {last_seq}}}\n'
+
+        return flask.Response(body(), mimetype="application/json")
+
+    @app.after_request
+    def let_pages_read(response: flask.Response) -> flask.Response:
+        """Let the pages that may connect read the API too."""
+        if flask.request.path.startswith("/api/"):
+            response.headers["Cache-Control"] = "no-store"
+            response.vary.add("Origin")
+            origin = flask.request.headers.get("Origin")
+            if origin and origins.allows(origin):
+                response.headers["Access-Control-Allow-Origin"] = origin
+        return response
+
+    @app.errorhandler(HTTPException)
+    def problem(error: HTTPException) -> flask.typing.ResponseReturnValue:
+        """An error as RFC 9457 problem JSON."""
+        if error.response is not None or error.code is None:  # a redirect, say
+            return error.get_response()
+        headers = {"Retry-After": "5"} if error.code == 503 else {}
+        return (
+            _problem(error.code, error.name, error.description or ""),
+            error.code,
+            {
+                **headers,
+                "Content-Type": "application/problem+json",
+            },
+        )
+
+
+def _whole_number(name: str, default: int, least: int) -> int:
+    """A whole number from the query string.
+
+    Raises:
+        BadRequest: it is none, or less than `least`.
+    """
+    text = flask.request.args.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) <= 15 and int(text) >= least):
+        raise BadRequest(f"{name} must be a whole number, {least} or more.")
+    return int(text)
+
+
+def _batches(
+    relay: Relay, after: int, limit: int, words: list[str]
+) -> Iterator[list[dict[str, Any]]]:
+    """At most `limit` captions after number `after`, a few at a time."""
+    more = limit > 0
+    while more and limit > 0:
+        with relay.lock:
+            captions, more = relay.history.after(after, min(limit, BATCH), words=words)
+        limit -= len(captions)
+        if captions:
+            after = captions[-1]["seq"]
+            yield captions
+
+
+def _problem(status: int, title: str, detail: str) -> str:
+    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
+
+
+class Guard:
+    """WSGI middleware around everything, Socket.IO included.
+
+    - Adds the security headers.
+    - Bound to loopback, answers to this machine's names only: a page whose own name was made to
+      resolve to 127.0.0.1 (DNS rebinding) would else pass for one of the relay's.
+    - Refuses the drafts of WebSocket from before RFC 6455, in which eventlet knows no size limit.
+    """
+
+    def __init__(self, app: WSGIApp, origins: Origins, settings: Settings) -> None:
+        self._app = app
+        self._origins = origins
+        self._own_names_only = is_loopback(settings.relay_host)
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            return start_response(status, [*headers, *SECURITY_HEADERS], *rest)
+
+        refusal = self._refusal(environ)
+        if refusal is None:
+            return self._app(environ, start)
+        body = _problem(*refusal).encode()
+        start(
+            f"{refusal[0]} {refusal[1]}",
+            [("Content-Type", "application/problem+json"), ("Content-Length", str(len(body)))],
+        )
+        return [body]
+
+    def _refusal(self, environ: dict[str, Any]) -> tuple[int, str, str] | None:
+        """Status, title and sentence if the request is refused."""
+        if "HTTP_UPGRADE" in environ and "HTTP_SEC_WEBSOCKET_VERSION" not in environ:
+            return 400, "Bad Request", "This version of WebSocket is not supported; use version 13."
+        try:
+            host = urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname
+        except ValueError:
+            return 400, "Bad Request", "The header Host is malformed."
+        if host and self._own_names_only and not self._origins.is_ours(host):
+            return (
+                421,
+                "Misdirected Request",
+                "The relay answers to the names of its own machine only; if this is one, set "
+                "RELAY_PUBLIC_URL to the relay's address in the browser.",
+            )
+        return None

@@ -1,0 +1,104 @@
+"""Limits that the libraries below the relay leave open, each for a stranger with one connection.
+
+All of it concerns python-socketio 5, python-engineio 4 and eventlet 0.4x, and can go when they
+have limits of their own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from typing import Any
+
+from socketio.packet import Packet
+
+MAX_ATTACHMENTS = 1  # a thumbnail as bytes
+MAX_CONNECTIONS = 8_000
+
+
+class BoundedPacket(Packet):
+    """A Socket.IO packet of few attachments; the library lets 10^10 be announced and piled up."""
+
+    def decode(self, encoded_packet: Any) -> int:
+        """Raises ValueError, at which the library drops the packet."""
+        attachments: int = super().decode(encoded_packet) or 0
+        if attachments > MAX_ATTACHMENTS:
+            raise ValueError("too many attachments")
+        return attachments
+
+
+def bound_eventlet() -> None:
+    """Let eventlet's WebSockets limit a whole message, not only each of its fragments.
+
+    They also take the mask off what comes in byte by byte, in Python, and everybody waits for that:
+    a fifth of a second for each megabyte that anybody sends. Here it takes milliseconds.
+    """
+    websocket: Any = importlib.import_module("eventlet.websocket")
+    original: Any = websocket.RFC6455WebSocket
+
+    class Message(original.Message):
+        size = 0
+
+        def push(self, data: bytes, final: bool = False) -> None:
+            self.size += len(data)
+            if self.size > self.max_frame_length:
+                raise websocket.FailedConnectionError(1009, "The message is too large.")
+            super().push(data, final)
+
+    class BoundedWebSocket(original):
+        pass
+
+    BoundedWebSocket.Message = Message
+    BoundedWebSocket._apply_mask = staticmethod(unmask)
+    websocket.RFC6455WebSocket = BoundedWebSocket
+
+
+def unmask(data: bytes, mask: tuple[int, ...], length: int | None = None, offset: int = 0) -> bytes:
+    """RFC 6455, section 5.3: byte i of `data` XOR byte (offset + i) mod 4 of `mask`."""
+    size = len(data) if length is None else length
+    start = offset % 4
+    key = (bytes(mask[start:] + mask[:start]) * (size // 4 + 1))[:size]
+    return (int.from_bytes(data[:size], "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")
+
+
+def raise_connection_limit() -> int:
+    """Allow the process as many open files as it may have, up to our limit; connections to take.
+
+    Fewer than the files: at the last one, eventlet's accept fails and takes the server with it.
+    """
+    try:
+        resource = importlib.import_module("resource")
+    except ImportError:  # not on Windows, where sockets are not files
+        return MAX_CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + 100
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, soft - 100)
+
+
+class BriefFilter(logging.Filter):
+    """For the libraries' loggers: a line an error, without traceback, each kind once a minute.
+
+    What a client sends in disorder they report as an error, with a traceback, each time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log `record`, which is shortened."""
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            record.msg = f"{record.getMessage()}: {type(error).__name__}: {str(error)[:200]}"
+            record.args, record.exc_info, record.exc_text = (), None, None
+        kind, now = str(record.msg)[:60], time.monotonic()
+        if now - self._last.get(kind, -60.0) < 60:
+            return False
+        if len(self._last) > 1_000:
+            self._last.clear()
+        self._last[kind] = now
+        return True

@@ -1,0 +1,336 @@
+"""The relay over Socket.IO: who is connected, who may do what, and who is told what in what order.
+
+The order is the point. One lock stands around every change of the history together with the
+broadcast that tells of it, and around a viewer's step from the last piece of its history to live.
+So each caption reaches a viewer exactly once, in its history or live, and in the order of `seq`.
+
+What is not guaranteed: Socket.IO delivers at most once, so a viewer whose connection breaks misses
+what was on its way, and asks for it by `last_seq` when it connects again. With RELAY_MESSAGE_QUEUE
+several relays pass on each other's broadcasts, but each has its own history and lock: across relays
+there is no common `seq` and no catching up. What waits for a slow viewer is not bounded yet, except
+for its history, which is sent piece by piece as it takes them.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import flask
+from flask_socketio import ConnectionRefusedError as Refused
+from flask_socketio import SocketIO
+
+from SocketIO_server import messages
+from SocketIO_server.history import History, HistoryError
+from SocketIO_server.messages import Message, MessageError
+from SocketIO_server.metrics import Metrics
+
+log = logging.getLogger("relay")
+
+PIECE = 200  # captions in one `history` event at most,
+PIECE_BYTES = 500_000  # and bytes of thumbnails, about
+LIVE = "live"  # the room of all viewers whose history is through
+MAX_IN_PROGRESS = 1_000  # photos that viewers are told are being worked on
+
+# Messages a second from one connection, and how many may come at once. A publisher that has waited
+# for the relay sends what it has in one go; a viewer has nothing to send.
+PUBLISHER_RATE = (200.0, 2_000.0)
+VIEWER_RATE = (2.0, 20.0)
+RETRY_AFTER = 5.0  # seconds after which a publisher may try again when the history failed
+
+
+class TokenBucket:
+    """Lets `burst` through at once, and `rate` a second in the long run."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._left, self._then = burst, time.monotonic()
+
+    def wait(self) -> float:
+        """0 if one more may pass now, which is then counted; else the seconds until it may."""
+        now = time.monotonic()
+        self._left = min(self._burst, self._left + (now - self._then) * self._rate)
+        self._then = now
+        if self._left < 1:
+            return (1 - self._left) / self._rate
+        self._left -= 1
+        return 0.0
+
+
+@dataclass
+class Client:
+    """One connection."""
+
+    publisher: bool
+    viewer: bool
+    bucket: TokenBucket
+    live: bool = False  # its history is through
+    missed: list[str] = field(default_factory=list)  # ids forgotten before it was live
+
+
+Answer = dict[str, Any]
+
+
+class Relay:
+    """The state of one relay process, and its event handlers.
+
+    Args:
+        socketio: the server. Its `async_handlers` has to be off, so that one client's messages are
+            handled one after the other.
+        history: where captions are kept.
+        lock: a lock of the server's async mode, not reentrant.
+        token: what publishers have to show; "" lets everybody publish.
+    """
+
+    def __init__(
+        self, socketio: SocketIO, history: History, lock: AbstractContextManager[Any], token: str
+    ) -> None:
+        self.history = history
+        self.lock = lock
+        self.metrics = Metrics()
+        self.stopping = False
+        self._socketio = socketio
+        self._token = token.encode()
+        self._clients: dict[str, Client] = {}
+        # id -> (the connection that works on it, what viewers were told), the oldest first
+        self._in_progress: dict[str, tuple[str, dict[str, Any]]] = {}
+
+        self.metrics.viewers.set_function(
+            lambda: sum(client.viewer for client in list(self._clients.values()))
+        )
+        socketio.on_event("connect", self._connect)
+        socketio.on_event("disconnect", self._disconnect)
+        for name, check, handle in (
+            ("predict", messages.predict, self._predict),
+            ("captioning", messages.captioning, self._captioning),
+            ("captioning_failed", messages.captioning_failed, self._captioning_failed),
+            ("forget", messages.forget, self._forget),
+        ):
+            socketio.on_event(name, self._handler(name, check, handle))
+        socketio.on_event("*", self._handler("unknown", lambda _: Message({}), self._unknown))
+        socketio.on_error_default(self._failed)
+
+    def why_not_ready(self) -> str | None:
+        """A sentence if captions cannot be taken now."""
+        if self.stopping:
+            return "The relay is stopping."
+        try:
+            with self.lock:
+                self.metrics.captions.set(self.history.count())
+        except HistoryError as error:
+            return str(error)
+        return None
+
+    def waiting(self) -> int:
+        """Messages that have not been handed to the network yet, over all clients."""
+        return sum(s.queue.qsize() for s in list(self._socketio.server.eio.sockets.values()))
+
+    # Connections
+
+    def _connect(self, auth: Any = None) -> None:
+        sid = flask.request.sid  # type: ignore[attr-defined]
+        if sid in self._clients:  # a client may well send an event that it calls "connect"
+            return
+        try:
+            publisher, viewer, last_seq = self._admit(auth)
+        except Refused:
+            self.metrics.refused.inc()
+            raise
+        rate, burst = PUBLISHER_RATE if publisher else VIEWER_RATE
+        self._clients[sid] = Client(publisher, viewer, TokenBucket(rate, burst))
+        if viewer:
+            # not here: the client is told that it is connected only after this handler
+            self._socketio.start_background_task(self._catch_up, sid, last_seq)
+
+    def _admit(self, auth: Any) -> tuple[bool, bool, int | None]:
+        """Whether a client may publish, whether it wants to view, and the last caption it has."""
+        auth = {} if auth is None else auth
+        if not isinstance(auth, dict):
+            raise Refused("auth must be an object.")
+        token, last_seq = auth.get("token"), auth.get("last_seq")
+        viewer = auth.get("viewer", True)
+        if not isinstance(token, (str, type(None))) or not isinstance(viewer, bool):
+            raise Refused("auth.token must be a text, auth.viewer true or false.")
+        if last_seq is not None and not (type(last_seq) is int and 0 <= last_seq < 2**53):
+            raise Refused("auth.last_seq must be a whole number, 0 or more.")
+        if not self._token:
+            return True, viewer, last_seq
+        if token and not hmac.compare_digest(token.encode(errors="replace"), self._token):
+            raise Refused("The token is wrong; publishers have to show the relay's RELAY_TOKEN.")
+        return bool(token), viewer, last_seq
+
+    def _disconnect(self, *_reason: Any) -> None:
+        sid = flask.request.sid  # type: ignore[attr-defined]
+        self._clients.pop(sid, None)
+        # In the background, since this may run inside a broadcast, which holds the lock: sending to
+        # a client that has not answered for long closes its connection.
+        if any(sid == worker for worker, _ in self._in_progress.values()):
+            self._socketio.start_background_task(self._give_up_work_of, sid)
+
+    def _give_up_work_of(self, sid: str) -> None:
+        """Tell viewers not to wait for a publisher that has gone; it may still send the caption."""
+        with self.lock:
+            for identifier in [i for i, (who, _) in self._in_progress.items() if who == sid]:
+                del self._in_progress[identifier]
+                error = "The connection to the captioner broke off."
+                self._broadcast("captioning_failed", {"id": identifier, "error": error})
+
+    # History first, then live
+
+    def _catch_up(self, sid: str, last_seq: int | None) -> None:
+        """Send a viewer its history and make it live."""
+        manager = self._socketio.server.manager
+        while sid in self._clients and not manager.is_connected(sid, "/"):
+            self._socketio.sleep(0.005)  # about to be told that it is connected
+        position, more = None, True
+        while more and sid in self._clients:
+            with self.lock:
+                try:
+                    piece, position, more = self._piece(position, last_seq)
+                except HistoryError as error:
+                    piece, more = {"captions": [], "error": str(error)}, False
+                self._send("history", {**piece, "more": more}, sid)
+                if not more:
+                    self._go_live(sid)
+            while more and sid in self._clients and self._is_behind(sid):
+                self._socketio.sleep(0.02)
+
+    def _piece(
+        self, position: int | None, last_seq: int | None
+    ) -> tuple[dict[str, Any], int, bool]:
+        """The piece of history after `position`, where it ends, and whether there are more.
+
+        The first piece (no `position` yet) also says what a viewer that was away has to drop: the
+        ids `forgotten`, or all it has, on `reset`, since that is of another history.
+        """
+        first: dict[str, Any] = {}
+        if position is None:
+            reset = last_seq is not None and last_seq > self.history.last_seq()
+            position = self.history.before_last(PIECE) if last_seq is None or reset else last_seq
+            known = 0 if last_seq is None or reset else last_seq
+            first = {"reset": reset, "forgotten": self.history.forgotten(known) if known else []}
+        captions, more = self.history.after(position, PIECE, PIECE_BYTES)
+        end = captions[-1]["seq"] if captions else position
+        return {"captions": captions, **first}, end, more
+
+    def _go_live(self, sid: str) -> None:
+        client = self._clients.get(sid)
+        if client is None:
+            return
+        try:
+            self._socketio.server.enter_room(sid, LIVE)
+        except (KeyError, ValueError):  # gone, and its disconnect is just being handled
+            return
+        for identifier in client.missed:
+            self._send("forget", {"id": identifier}, sid)
+        client.live = True
+        client.missed.clear()
+        for _, told in self._in_progress.values():
+            self._send("captioning", told, sid)
+
+    def _is_behind(self, sid: str) -> bool:
+        """Whether a piece of history still waits for the network to this client."""
+        server = self._socketio.server
+        sockets = server.eio.sockets
+        socket = sockets.get(server.manager.eio_sid_from_sid(sid, "/"))
+        return socket is not None and socket.queue.qsize() > 1
+
+    def _send(self, event: str, payload: dict[str, Any], sid: str) -> None:
+        self._socketio.emit(event, payload, to=sid, ignore_queue=True)
+
+    def _broadcast(self, event: str, payload: dict[str, Any]) -> None:
+        # Never waits: it puts the message into each viewer's queue. The caller holds the lock.
+        self._socketio.emit(event, payload, to=LIVE)
+
+    # Messages from publishers
+
+    def _handler(
+        self,
+        event: str,
+        check: Callable[[object], Message],
+        handle: Callable[[str, Message], Answer],
+    ) -> Callable[..., Answer]:
+        """A Socket.IO handler: may this client send, and is the message in order? Then `handle` it.
+
+        What it returns is the acknowledgement.
+        """
+
+        def handler(*arguments: Any) -> Answer:
+            sid = flask.request.sid  # type: ignore[attr-defined]
+            try:
+                client = self._clients.get(sid)
+                wait = client.bucket.wait() if client else 0.0
+                if client is None or not client.publisher:
+                    if client is None or wait:  # it goes on although it was told
+                        self._socketio.server.disconnect(sid)
+                    answer = _no("Only publishers may send this; connect with the relay's token.")
+                elif wait:
+                    answer = _no("Too many messages at once; wait a little.", retry_after=wait)
+                else:
+                    answer = handle(sid, check(arguments[0] if arguments else None))
+            except MessageError as error:
+                answer = _no(str(error))
+            except HistoryError as error:
+                log.error("%s", error)
+                answer = _no(str(error), retry_after=RETRY_AFTER)
+            self.metrics.messages.labels(event, "taken" if answer["ok"] else "refused").inc()
+            return answer
+
+        return handler
+
+    def _predict(self, _sid: str, message: Message) -> Answer:
+        with self.lock:
+            with self.metrics.storing.time():
+                seq, is_new = self.history.add(message)
+            self._in_progress.pop(message.fields.get("id", ""), None)
+            if is_new:
+                self._broadcast("prediction", message.payload(seq=seq))
+        return {"ok": True, "seq": seq}
+
+    def _captioning(self, sid: str, message: Message) -> Answer:
+        identifier = message.fields["id"]
+        with self.lock:
+            if not self.history.knows(identifier):  # else nothing will follow that ends the waiting
+                while len(self._in_progress) >= MAX_IN_PROGRESS:
+                    del self._in_progress[next(iter(self._in_progress))]
+                self._in_progress[identifier] = (sid, message.payload())
+                self._broadcast("captioning", message.payload())
+        return {"ok": True}
+
+    def _captioning_failed(self, _sid: str, message: Message) -> Answer:
+        with self.lock:
+            self._in_progress.pop(message.fields["id"], None)
+            self._broadcast("captioning_failed", message.fields)
+        return {"ok": True}
+
+    def _forget(self, _sid: str, message: Message) -> Answer:
+        identifier = message.fields["id"]
+        with self.lock:
+            self.history.forget(identifier)
+            self._in_progress.pop(identifier, None)
+            self._broadcast("forget", {"id": identifier})
+            for client in list(self._clients.values()):
+                if client.viewer and not client.live:
+                    client.missed.append(identifier)
+        return {"ok": True}
+
+    def _unknown(self, _sid: str, _message: Message) -> Answer:
+        return _no("The relay knows no such event.")
+
+    def _failed(self, error: Exception) -> Answer:
+        """What Flask-SocketIO calls when a handler raises something unexpected."""
+        log.error("A message could not be handled.", exc_info=error)
+        if flask.request.event["message"] == "connect":  # type: ignore[attr-defined]
+            raise Refused("The relay failed; try again later.")
+        return _no("The relay failed on this message.", retry_after=RETRY_AFTER)
+
+
+def _no(error: str, retry_after: float | None = None) -> Answer:
+    """A refusal: the sentence, and in how many seconds the same message may be taken, if ever."""
+    answer: Answer = {"ok": False, "error": error, "retry": retry_after is not None}
+    return answer if retry_after is None else {**answer, "retry_after": round(retry_after, 2)}

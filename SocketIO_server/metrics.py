@@ -1,0 +1,29 @@
+"""What the relay counts, for `/metrics`."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Metrics:
+    """One set of counters, apart from any other in the process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.messages = Counter(
+            "relay_messages",
+            "Messages from clients, by event and by what became of them",
+            ["event", "result"],
+            registry=self.registry,
+        )
+        self.viewers = Gauge("relay_viewers", "Viewers connected now", registry=self.registry)
+        self.captions = Gauge("relay_captions", "Captions in the history", registry=self.registry)
+        self.refused = Counter(
+            "relay_connections_refused", "Connections refused", registry=self.registry
+        )
+        self.storing = Histogram(
+            "relay_storing_seconds",
+            "Time to put one caption on disk",
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2),
+            registry=self.registry,
+        )
