@@ -131,7 +131,7 @@ def _number(least: float, most: float) -> Check:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not least <= value <= most:
             raise MessageError(f"{name} must be a number from {least:g} to {most:g}.")
-        return value  # type: ignore[no-any-return]
+        return value
 
     return check
 

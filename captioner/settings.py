@@ -307,7 +307,7 @@ class Settings:
         values: dict[str, Any] = {}
         for name in sorted(n for n in environ if n.startswith(PREFIXES)):
             if name not in table:
-                near = difflib.get_close_matches(name, table, n=1)
+                near = difflib.get_close_matches(name.upper(), table, n=1)
                 hint = f"did you mean {near[0]}?" if near else "the README lists them all."
                 raise SettingsError(f"{name} is not a setting of this program; {hint}")
             try:
@@ -430,7 +430,8 @@ def _read_secret(path: Path) -> str:
         raise
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
-            f"The secret in {path} cannot be read ({error}); make it readable or remove it."
+            f"The secret in {path} cannot be read ({error}); make it readable, remove it, or set "
+            "CAPTIONER_STATE to another folder."
         ) from None
     if not secret:
         raise SettingsError(
