@@ -84,8 +84,8 @@ def read_picture(
     With `shortest_side_at_least` a JPEG is decoded at a half, a quarter or an eighth of its size,
     the smallest whose shorter side still reaches it: for 12 megapixels and 600 that takes a third
     of the time. Other kinds come at full size. Encoder inputs (299 x 299) made with 600 differ
-    from those of the full picture by about 0.6 of 255 levels a pixel on average
-    (`tests/test_picture.py` holds it to 1).
+    from those of the full picture by 0.4 to 2 of 255 levels a pixel on average, about as much as
+    saving the JPEG once more; `tests/test_picture.py` holds one photo to 1.
 
     Raises NoPictureError (nothing there, or not readable), PictureTooLargeError (more than
     `max_bytes` or `max_pixels`), UnsupportedPictureError (not a kind of image that we read) or
