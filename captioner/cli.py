@@ -42,8 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             if [name] == list(argv[:1]):  # the others' arguments would cost their imports
                 command = import_module(module)
                 command.add_arguments(subparser)
-        args = parser.parse_args(argv)
-        return int(command.main(args))
+                # so that an option may stand between two paths
+                return int(command.main(subparser.parse_intermixed_args(argv[1:])))
+        parser.parse_args(argv)  # ends with help or an error
+        parser.error("name a command first")
     except CaptionerError as error:
         print(f"captioner: {error}", file=sys.stderr)
         return int(getattr(error, "exit_status", 1))
