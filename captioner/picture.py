@@ -47,14 +47,12 @@ if TYPE_CHECKING:
 try:
     import cv2
 except ImportError as error:
-    # What a server or a container without a desktop lacks (Debian's and Ubuntu's names).
-    _PACKAGES = {"libGL": "libgl1", "libgthread-2": "libglib2.0-0", "libglib-2": "libglib2.0-0"}
-    missing = re.match(r"(lib.+?)\.(?:\d|so)\S*: cannot open shared object", str(error))
-    if missing:
-        package = _PACKAGES.get(missing[1], "libgl1 libglib2.0-0")
-        remedy = f"misses a system library ({error}); install it with 'apt-get install {package}'"
+    # What its wheel expects of a desktop and a server or container lacks: libGL, libgthread, libxcb.
+    # All at once (Debian's and Ubuntu's names), since the loader tells of one at a time.
+    if re.match(r"lib\S+: cannot open shared object", str(error)):
+        remedy = f"misses a system library ({error}); run 'apt-get install libgl1 libglib2.0-0'"
     else:
-        remedy = f"cannot be imported ({error}); install it with 'pip install -r requirements.txt'"
+        remedy = f"cannot be imported ({error}); run 'pip install -r requirements.txt'"
     raise MissingLibraryError(f"OpenCV {remedy}.") from error
 
 cv2.utils.logging.setLogLevel(
