@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 try:
     import cv2
 except ImportError as error:
-    # What its wheel expects of a desktop and a server or container lacks: libGL, libgthread, libxcb.
+    # What its wheel expects of a desktop and a container lacks: libGL, libgthread, libxcb.
     # All at once (Debian's and Ubuntu's names), since the loader tells of one at a time.
     if re.match(r"lib\S+: cannot open shared object", str(error)):
         remedy = f"misses a system library ({error}); run 'apt-get install libgl1 libglib2.0-0'"
@@ -55,9 +55,8 @@ except ImportError as error:
         remedy = f"cannot be imported ({error}); run 'pip install -r requirements.txt'"
     raise MissingLibraryError(f"OpenCV {remedy}.") from error
 
-cv2.utils.logging.setLogLevel(
-    cv2.utils.logging.LOG_LEVEL_SILENT
-)  # a broken picture is answered in words, not in OpenCV's log
+# A broken picture is answered in words, not in OpenCV's log.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[np.uint8]"
 
