@@ -27,7 +27,6 @@ async function start() {
     }
     stream = started;
     video.srcObject = stream;
-    shutter.disabled = false;
     const devices = await navigator.mediaDevices.enumerateDevices();
     otherCamera.hidden = devices.filter((device) => device.kind === "videoinput").length < 2;
   } catch (error) {
@@ -68,6 +67,9 @@ export function openCamera(take) {
   start();
 }
 
+video.addEventListener("loadeddata", () => {
+  shutter.disabled = false; // before that, there is no picture to take
+});
 otherCamera.addEventListener("click", () => {
   facing = facing === "environment" ? "user" : "environment";
   start();

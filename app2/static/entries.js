@@ -56,10 +56,6 @@ export class Entries {
     return this.#put({ ...begun, error, state: "failed", order: this.lastSeq + 0.5 });
   }
 
-  has(key) {
-    return this.#byKey.has(key);
-  }
-
   remove(key) {
     return this.#byKey.delete(key);
   }

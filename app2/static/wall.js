@@ -125,20 +125,19 @@ function connect() {
     if (!socket.active) setTimeout(() => socket.connect(), 5000);
   });
 
-  socket.on("history", ({ captions, more }) => {
-    // a number that this wall has passed, on a caption that it has not seen: a relay with a new history
-    const isOther = ({ id, seq }) => seq <= entries.lastSeq && !entries.has(id ?? `seq ${seq}`);
-    if (caughtUp === 0 && captions.some(isOther)) {
-      entries.clear();
+  // oldest first, in pieces; the first one also says what has changed while this wall was away
+  socket.on("history", ({ captions, more, reset, forgotten = [], error }) => {
+    if (reset) {
+      entries.clear(); // the relay has another history than the one on this wall
       allLoaded = false;
     }
+    forgotten.forEach(forget);
     for (const caption of captions) {
       if (entries.add(caption)) caughtUp += 1;
     }
-    if (!more) {
-      showConnection("live", "Live");
-      if (caughtUp > 0) announce(`${caughtUp} caption${caughtUp === 1 ? "" : "s"} on the wall.`);
-    }
+    if (error) away(error);
+    else if (!more) showConnection("live", "Live");
+    if (!more && caughtUp > 0) announce(`${caughtUp} caption${caughtUp === 1 ? "" : "s"} on the wall.`);
     render();
   });
   socket.on("prediction", (caption) => {
@@ -160,10 +159,14 @@ function connect() {
     render();
   });
   socket.on("forget", ({ id }) => {
-    entries.remove(id);
-    search.found = search.found.filter((entry) => entry.id !== id);
+    forget(id);
     render();
   });
+}
+
+function forget(id) {
+  entries.remove(id);
+  search.found = search.found.filter((entry) => entry.id !== id);
 }
 
 /** Nobody waits for ever: an entry still in this state after `time` ms leaves the wall. */
