@@ -108,7 +108,7 @@ class Chromium:
 
     def complaints(self, *expected: str) -> list[str]:
         """What the browser complains of, such as breaches of the policy, less what is expected."""
-        lines = [line["message"] for line in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
+        lines = [line["message"] for line in self.driver.get_log("browser")]
         return [line for line in lines if not any(part in line for part in expected)]
 
     def set_width(self, width: int, height: int) -> None:

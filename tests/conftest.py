@@ -10,10 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from captioner.settings import PREFIXES, Settings
+
+if TYPE_CHECKING:
+    from tests.chromium import Chromium
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -144,3 +148,19 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     yield start
     for server in started:
         server.kill()
+
+
+@pytest.fixture
+def open_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Chromium]]:
+    """Opens headless Chromium with a fresh profile: `open_browser("--flag", preference=value)`."""
+    from tests.chromium import Chromium
+
+    opened: list[Chromium] = []
+
+    def open_(*flags: str, **preferences: object) -> Chromium:
+        opened.append(Chromium(tmp_path_factory.mktemp("profile"), *flags, **preferences))
+        return opened[-1]
+
+    yield open_
+    for browser in opened:
+        browser.quit()
