@@ -247,6 +247,10 @@ class Relay:
         # Never waits: it puts the message into each viewer's queue. The caller holds the lock.
         self._socketio.emit(event, payload, to=LIVE)
 
+    def _hang_up(self, sid: str) -> None:
+        server = self._socketio.server
+        server.eio.disconnect(server.manager.eio_sid_from_sid(sid, "/"))
+
     # Messages from publishers
 
     def _handler(
@@ -267,7 +271,7 @@ class Relay:
                 wait = client.bucket.wait() if client else 0.0
                 if client is None or not client.publisher:
                     if client is None or wait:  # it goes on although it was told
-                        self._socketio.server.disconnect(sid)
+                        self._hang_up(sid)
                     answer = _no("Only publishers may send this; connect with the relay's token.")
                 elif wait:
                     answer = _no("Too many messages at once; wait a little.", retry_after=wait)

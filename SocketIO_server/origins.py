@@ -21,26 +21,32 @@ class Origins:
 
     Our own are pages on any name of this machine at APP1_PORT and APP2_PORT. No name is looked up:
     what a stranger's name resolves to is in the stranger's hands. So a name that only the network's
-    DNS knows has to be set in RELAY_ORIGINS.
+    DNS knows has to be set in RELAY_ORIGINS. The relay's own address always passes: programs that
+    are no browsers give it as their origin.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._explicit = settings.relay_origins
-        self._ports = {settings.app1_port, settings.app2_port}
+        self._page_ports = {settings.app1_port, settings.app2_port}
+        self._relay_port = settings.relay_port
+        self._relay_urls = {settings.relay_url, settings.relay_public_url}
         name = socket.gethostname().lower()
         short = name.split(".")[0]
-        urls = (settings.relay_url, settings.relay_public_url, *(self._explicit or ()))
         self._names = {"localhost", name, short, f"{short}.local"}
         self._names |= {settings.relay_host, settings.app1_host, settings.app2_host}
+        urls = {*self._relay_urls, *(self._explicit or ())}
         self._names |= {urlsplit(url).hostname or "localhost" for url in urls}
         self._refused: set[str] = set()
 
-    def allows(self, origin: str) -> bool:
+    def allows(self, origin: str | None) -> bool:
         """Whether a page of this origin may connect and read."""
+        if origin is None:  # the library asks this too, and then lets the request pass
+            return False
+        allowed = origin in self._relay_urls or self._is_ours_at(origin, {self._relay_port})
         if self._explicit is None:
-            allowed = self._is_own_page(origin)
+            allowed = allowed or self._is_ours_at(origin, self._page_ports)
         else:
-            allowed = origin in self._explicit or "*" in self._explicit
+            allowed = allowed or origin in self._explicit or "*" in self._explicit
         if not allowed and origin not in self._refused and len(self._refused) < 100:
             self._refused.add(origin)  # each is told once, and not without end
             log.warning(
@@ -48,13 +54,13 @@ class Origins:
             )
         return allowed
 
-    def _is_own_page(self, origin: str) -> bool:
+    def _is_ours_at(self, origin: str, ports: set[int]) -> bool:
         try:
             parts = urlsplit(origin)
             port = parts.port or 80
         except ValueError:  # a port or an address that is none
             return False
-        return parts.scheme == "http" and port in self._ports and self.is_ours(parts.hostname or "")
+        return parts.scheme == "http" and port in ports and self.is_ours(parts.hostname or "")
 
     def is_ours(self, host: str) -> bool:
         """Whether `host`, a name or an address without port, is this machine."""

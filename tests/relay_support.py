@@ -1,0 +1,160 @@
+"""Clients and a server for the tests of the relay."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import socketio
+import websocket
+
+from tests.conftest import ROOT, Server
+
+TOKEN = "the-token-of-the-tests"
+JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 4 + b"\xff\xd9"
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, f"still not so after {seconds} seconds"
+        time.sleep(0.005)
+
+
+class Relay:
+    """A relay process on a port of its own, started as a user starts it."""
+
+    def __init__(self, state: Path, port: int, **environment: object) -> None:
+        self.state, self.port = state, port
+        self.url = f"http://127.0.0.1:{port}"
+        self._environment = {
+            "CAPTIONER_STATE": str(state),
+            "RELAY_PORT": str(port),
+            "RELAY_TOKEN": TOKEN,
+            **{name: str(value) for name, value in environment.items()},
+        }
+        self.start()
+
+    def start(self) -> None:
+        self.server = Server(ROOT / "SocketIO_server" / "server.py", self._environment)
+        self.server.wait_ready()
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.server.kill()
+
+    def get(self, path: str, **headers: str) -> tuple[int, dict[str, str], Any]:
+        """Status, headers and body (JSON where it is) of a GET."""
+        request = urllib.request.Request(self.url + path, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                status, names, body = answer.status, dict(answer.headers), answer.read()
+        except urllib.error.HTTPError as error:
+            status, names, body = error.code, dict(error.headers), error.read()
+        is_json = "json" in names.get("Content-Type", "")
+        return status, names, json.loads(body) if is_json else body.decode()
+
+
+class Client:
+    """A client of the ordinary kind. Its library runs handlers side by side: it tells no order."""
+
+    def __init__(self, relay: Relay, auth: dict[str, Any] | None = None, **options: Any) -> None:
+        self.events: list[tuple[str, Any]] = []
+        self.sio = socketio.Client(reconnection=options.pop("reconnection", False))
+        self.sio.on("*", lambda event, *data: self.events.append((event, *data)))
+        self.sio.connect(relay.url, auth=auth, **options)
+
+    def of(self, event: str) -> list[Any]:
+        """Payloads of the events of this name so far."""
+        return [data for name, data in list(self.events) if name == event]
+
+    def call(self, event: str, data: Any = None) -> Any:
+        return self.sio.call(event, data, timeout=10)
+
+    def close(self) -> None:
+        self.sio.disconnect()
+
+
+class WireClient:
+    """A client that reads what comes over its WebSocket, in the order in which it comes.
+
+    Engine.IO 4 and Socket.IO 5 by hand: "0" open, "2" ping, "3" pong, "40" connect, "42" event,
+    "43" acknowledgement, "44" refused, "45n-" event with n binary attachments.
+    """
+
+    def __init__(self, relay: Relay, auth: dict[str, Any] | None = None, **headers: str) -> None:
+        self.socket = websocket.create_connection(
+            f"ws://127.0.0.1:{relay.port}/socket.io/?EIO=4&transport=websocket",
+            timeout=10,
+            header=headers,
+            suppress_origin=True,
+        )
+        self.acks: dict[int, Any] = {}
+        self.refusal: Any = None
+        self._next_ack = 0
+        assert self._recv()[0] == "0"
+        self.socket.send("40" + json.dumps(auth or {}))
+        answer = self._recv()
+        if answer.startswith("44"):
+            self.refusal = json.loads(answer[2:])
+        else:
+            assert answer.startswith("40"), answer
+
+    def receive(self) -> tuple[str, Any]:
+        """The next event; acknowledgements that come before it are put into `acks`."""
+        while not (text := self._recv()).startswith("42"):
+            pass
+        event, data = json.loads(text[2:])
+        return event, data
+
+    def _recv(self) -> str:
+        text = str(self.socket.recv())
+        if text == "":
+            raise ConnectionError("closed by the relay")
+        if text == "2":
+            self.socket.send("3")
+        elif text.startswith("43"):
+            end = text.index("[")
+            self.acks[int(text[2:end])] = (json.loads(text[end:]) or [None])[0]
+        return text
+
+    def receive_until(self, event: str) -> list[tuple[str, Any]]:
+        """All events up to and with the next one of this name."""
+        received = [self.receive()]
+        while received[-1][0] != event:
+            received.append(self.receive())
+        return received
+
+    def history(self) -> list[dict[str, Any]]:
+        """The pieces of the history, which have to be what comes first."""
+        pieces: list[dict[str, Any]] = []
+        while not pieces or pieces[-1]["more"]:
+            event, data = self.receive()
+            assert event == "history"
+            pieces.append(data)
+        return pieces
+
+    def send(self, event: str, *data: Any) -> int:
+        """Send an event, without waiting; the number of its acknowledgement."""
+        self._next_ack += 1
+        self.socket.send(f"42{self._next_ack}" + json.dumps([event, *data]))
+        return self._next_ack
+
+    def call(self, event: str, *data: Any) -> Any:
+        """Send an event and wait for its acknowledgement; events that come meanwhile are lost."""
+        number = self.send(event, *data)
+        while number not in self.acks:
+            self._recv()
+        return self.acks[number]
+
+    def close(self) -> None:
+        self.socket.shutdown()
+
+
+def numbers(pieces: list[dict[str, Any]]) -> list[int]:
+    """The `seq` of all captions in pieces of history."""
+    return [caption["seq"] for piece in pieces for caption in piece["captions"]]
