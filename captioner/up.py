@@ -48,7 +48,7 @@ class Server:
     prefix: str
     script: Path
     ready_path: str
-    colour: int  # of ANSI's eight
+    colour: int  # of its name in the log, as in ECMA-48's SGR
 
     def address(self, settings: Settings) -> tuple[str, int]:
         prefix = self.prefix.lower()
@@ -56,9 +56,9 @@ class Server:
 
 
 SERVERS = (
-    Server("relay", "RELAY", CHECKOUT / "SocketIO_server" / "server.py", "/readyz", 6),
-    Server("app1", "APP1", CHECKOUT / "app1" / "app.py", "/readyz", 2),
-    Server("app2", "APP2", CHECKOUT / "app2" / "app.py", "/healthz", 5),
+    Server("relay", "RELAY", CHECKOUT / "SocketIO_server" / "server.py", "/readyz", 36),
+    Server("app1", "APP1", CHECKOUT / "app1" / "app.py", "/readyz", 32),
+    Server("app2", "APP2", CHECKOUT / "app2" / "app.py", "/healthz", 35),
 )
 
 
@@ -115,10 +115,10 @@ class Log:
         self._lock = threading.Lock()
         self._colours = stream.isatty() and not os.environ.get("NO_COLOR")
 
-    def say(self, line: str, name: str = "captioner", colour: int = 7) -> None:
+    def say(self, line: str, name: str = "captioner", colour: int = 1) -> None:
         prefix = f"{name:<9} |"
         if self._colours:
-            prefix = f"\033[3{colour}m{prefix}\033[0m"
+            prefix = f"\033[{colour}m{prefix}\033[0m"
         # a reader that has gone (`captioner up | head`) is no reason to leave servers behind
         with self._lock, contextlib.suppress(BrokenPipeError):
             print(prefix, line, file=self._stream, flush=True)

@@ -1,0 +1,57 @@
+# make run    installs what is needed into .venv, starts the three servers, prints the page addresses
+# make test   installs what the tests need too, and runs the checks and the whole suite
+#             (make test ARGS="tests/test_cli.py -x" runs a part of it)
+# make lock   makes requirements.lock again from the versions in requirements*.txt
+#
+# A Python other than the first that fits: make run PYTHON=python3.12
+
+VENV ?= .venv
+BIN = $(VENV)/bin
+UV = 0.13.9
+IN_RANGE = import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11 python3.10; do \
+	$$python -c '$(IN_RANGE)' 2>/dev/null && echo $$python && break; done),python3)
+PIP = $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help run test lock
+.NOTPARALLEL:
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+run: $(VENV)/run.stamp
+	@exec $(BIN)/python -m captioner up
+
+# All checks run, whichever fails first.
+test: $(VENV)/test.stamp
+	@status=0; \
+	$(BIN)/python -m ruff check . || status=1; \
+	$(BIN)/python -m ruff format --check . || status=1; \
+	$(BIN)/python -m mypy || status=1; \
+	$(BIN)/python -m pytest $(ARGS) || status=1; \
+	exit $$status
+
+# What stands in a stamp's prerequisites has been installed when the stamp is newer.
+$(VENV)/run.stamp: requirements.txt requirements.lock pyproject.toml | $(BIN)/python
+	$(PIP) install -r requirements.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/test.stamp: requirements-test.txt $(VENV)/run.stamp
+	$(PIP) install -r requirements-test.txt
+	@touch $@
+
+$(BIN)/python:
+	@'$(PYTHON)' -c '$(IN_RANGE)' 2>/dev/null || { \
+		echo "Python 3.10 to 3.13 is needed and '$(PYTHON)' is not that; install one, or name it:" \
+			"make run PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "No virtual environment could be made; on Debian and Ubuntu install python3-venv." >&2; \
+		exit 1; }
+
+lock:
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
+	$(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet uv==$(UV) && \
+	grep -hv '^-' requirements.txt requirements-test.txt | \
+	"$$tools/bin/uv" pip compile --quiet --universal --python-version 3.10 --upgrade --no-annotate \
+		--custom-compile-command 'make lock' --output-file requirements.lock -
