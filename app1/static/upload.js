@@ -1,7 +1,7 @@
 // The upload page: takes photos in (choose, drop, paste, camera), captions them one after the other
 // through /api/captions, and shows each on a card of its own. All text goes in as text nodes.
 
-import { percent } from "../shared/format.js";
+import { ended, percent } from "../shared/format.js";
 import { showAttention, whereItLooked } from "./attention.js";
 import { hasCamera, openCamera } from "./camera.js";
 import { shrink } from "./shrink.js";
@@ -181,7 +181,7 @@ class Card {
     const [best, ...others] = answer.candidates ?? [];
     this.part("probability").textContent = best ? `Probability ${percent(best.probability)}` : "";
     this.part("sureness").hidden = false;
-    this.showWords(answer.words ?? []);
+    this.showWords(answer.caption, answer.words ?? []);
     this.showOthers(others);
     const published = this.part("published");
     published.textContent =
@@ -192,18 +192,19 @@ class Card {
     this.part("copy").hidden = false;
     this.part("remove").textContent = "Delete from every screen";
     const doubt = answer.confident === false ? " The model is not sure." : "";
-    announce(`${this.file.name}: ${answer.caption}.${doubt}`);
+    announce(`${this.file.name}: ${ended(answer.caption)}${doubt}`);
   }
 
   /** The caption again, word by word: each with its probability, and the veil on hover, focus or tap. */
-  showWords(words) {
+  showWords(caption, words) {
     const line = this.part("words");
     const veil = this.part("veil");
     let kept = null; // the word that was tapped or has the focus
+    const places = placeWords(caption, words.map(({ word }) => word));
     const buttons = words.map(({ word, probability, attention }, index) => {
       const button = document.createElement("span");
       button.className = "word";
-      button.textContent = word;
+      button.textContent = places[index].text;
       button.dataset.percent = percent(probability).replace("%", "");
       button.style.setProperty("--probability", probability);
       button.setAttribute("role", "button");
@@ -237,7 +238,8 @@ class Card {
         buttons[goal].focus();
       }
     });
-    line.replaceChildren(...buttons.flatMap((button) => [button, " "]));
+    const between = places.map(({ after }) => after);
+    line.replaceChildren(...buttons.flatMap((button, index) => [button, between[index]]));
     line.setAttribute("aria-label", "Word by word");
     line.setAttribute("aria-describedby", "word-help");
     line.hidden = words.length === 0;
@@ -304,6 +306,24 @@ class Card {
     (next?.querySelector(".remove") ?? byId("choose")).focus();
     announce(this.answer ? "Deleted from every screen." : "Removed.");
   }
+}
+
+/**
+ * Where each word stands in the caption, which is a sentence ("a", "dog", "'s" in "A dog's ..."):
+ * its text there, and what comes between it and the next one.
+ */
+function placeWords(caption, words) {
+  const places = [];
+  let end = 0;
+  for (const word of words) {
+    const start = caption.toLowerCase().indexOf(word, end);
+    if (start < 0) return words.map((text) => ({ text, after: " " }));
+    if (places.length > 0) places.at(-1).after = caption.slice(end, start);
+    end = start + word.length;
+    places.push({ text: caption.slice(start, end), after: "" });
+  }
+  if (places.length > 0) places.at(-1).after = caption.slice(end);
+  return places;
 }
 
 async function requestDeletion({ id, delete_token: token }) {

@@ -56,6 +56,12 @@ export class Entries {
     return this.#put({ ...begun, error, state: "failed", order: this.lastSeq + 0.5 });
   }
 
+  dropWorking() {
+    for (const entry of this.newestFirst()) {
+      if (entry.state === "working") this.remove(entry.key);
+    }
+  }
+
   remove(key) {
     return this.#byKey.delete(key);
   }

@@ -2,10 +2,11 @@
 // What is known lies in entries.js, how one photo looks in piece.js.
 
 import { canSpeak, isAloud, say, setAloud } from "./aloud.js";
+import { baseName, ended } from "../shared/format.js";
 import { Entries } from "./entries.js";
 import { makePiece, releasePiece, updatePiece } from "./piece.js";
 
-const PAGE = 48; // pieces shown at first, and more each time somebody asks
+const PAGE = 48; // pieces shown at first, and more each time somebody asks for them
 const PATIENCE = 120_000; // ms until a photo in work that nothing more is heard of leaves the wall
 const FAILURE_SHOWN = 30_000; // ms
 const RELAY =
@@ -19,18 +20,20 @@ const elements = new Map(); // key -> {element, entry} on the page
 
 let shown = PAGE;
 let state = "connecting";
-let allLoaded = false; // nothing older at the relay
-let search = { words: "", found: [], after: 0, more: false };
+let firstSeq = 1; // of the oldest caption at the relay, as far as is known
+let search = { words: "", found: [], more: false }; // found: at the relay, oldest first
 
 // --- showing -----------------------------------------------------------------------------------
 
-/** What is to be seen now, newest first. */
+const wordsOf = (text) => text.toLowerCase().split(/[^\p{L}\p{N}]+/u).filter(Boolean);
+
+/** What is to be seen now, newest first; a search is for how words begin, as the relay's is. */
 function visible() {
   if (!search.words) return entries.newestFirst();
-  const words = search.words.toLowerCase().split(/\s+/);
+  const wanted = wordsOf(search.words);
   const here = entries.newestFirst().filter((entry) => {
-    const text = `${entry.caption ?? ""} ${entry.image_path ?? ""}`.toLowerCase();
-    return words.every((word) => text.includes(word));
+    const words = wordsOf(`${entry.caption ?? ""} ${baseName(entry.image_path)}`);
+    return wanted.every((start) => words.some((word) => word.startsWith(start)));
   });
   const keys = new Set(here.map((entry) => entry.key));
   const elsewhere = search.found.filter((entry) => !keys.has(entry.key));
@@ -80,7 +83,7 @@ function showSurroundings(count, onPage) {
       count > 0 ? `${many} with “${search.words}”` : `Nothing with “${search.words}” so far`;
   }
   const oldest = entries.oldestSeq();
-  const olderElsewhere = searching ? search.more : !allLoaded && oldest > 1 && oldest < Infinity;
+  const olderElsewhere = searching ? search.more : oldest > firstSeq && oldest < Infinity;
   byId("more").hidden = count <= onPage && !olderElsewhere;
 }
 
@@ -113,6 +116,7 @@ function connect() {
 
   socket.on("connect", () => {
     caughtUp = 0;
+    entries.dropWorking(); // the relay tells again what is in work
     showConnection("catching-up", "Catching up…");
   });
   socket.on("disconnect", () => {
@@ -129,7 +133,7 @@ function connect() {
   socket.on("history", ({ captions, more, reset, forgotten = [], error }) => {
     if (reset) {
       entries.clear(); // the relay has another history than the one on this wall
-      allLoaded = false;
+      firstSeq = 1;
     }
     forgotten.forEach(forget);
     for (const caption of captions) {
@@ -143,7 +147,7 @@ function connect() {
   socket.on("prediction", (caption) => {
     const entry = entries.add(caption);
     if (!entry) return;
-    announce(entry.confident === false ? `${entry.caption}. Not sure.` : entry.caption);
+    announce(`${ended(entry.caption)}${entry.confident === false ? " Not sure." : ""}`);
     say(entry.caption);
     render();
   });
@@ -187,23 +191,18 @@ async function ask(parameters, signal) {
   return (await response.json()).captions;
 }
 
-/** Older captions than all on the wall; numbers may be missing where captions were deleted. */
+/** Older captions than all on the wall. */
 async function loadOlder() {
   const oldest = entries.oldestSeq();
-  if (oldest === Infinity) return;
-  for (let after = oldest - 1; after > 0; ) {
-    after = Math.max(0, after - PAGE);
-    const older = (await ask({ after, limit: PAGE })).filter(({ seq }) => seq < oldest);
-    entries.addOlder(older);
-    if (older.length > 0) return;
-  }
-  allLoaded = true;
+  const older = (await ask({ before: oldest, limit: PAGE })).filter(({ seq }) => seq < oldest);
+  entries.addOlder(older);
+  if (older.length === 0) firstSeq = oldest;
 }
 
 async function showMore() {
   try {
     if (search.words) await searchFurther();
-    else if (entries.size <= shown) await loadOlder();
+    else if (entries.size < shown + PAGE) await loadOlder();
     shown += PAGE;
   } catch {
     announce("The relay cannot be asked just now.");
@@ -219,7 +218,7 @@ let searching = new AbortController();
 function startSearch() {
   searching.abort();
   searching = new AbortController();
-  search = { words: byId("words").value.trim(), found: [], after: 0, more: false };
+  search = { words: byId("words").value.trim(), found: [], more: false };
   shown = PAGE;
   render();
   clearTimeout(searchTimer);
@@ -227,12 +226,14 @@ function startSearch() {
   if (search.words) searchTimer = setTimeout(() => searchFurther().catch(() => {}), 250);
 }
 
+/** Ask the relay for the newest matches, or for those before the ones that it gave last time. */
 async function searchFurther() {
   const mine = search;
-  const found = await ask({ q: mine.words, after: mine.after, limit: 200 }, searching.signal);
-  mine.found.push(...found.map(Entries.captioned));
-  mine.after = found.at(-1)?.seq ?? mine.after;
-  mine.more = found.length === 200;
+  const oldest = mine.found[0]?.seq;
+  const before = oldest === undefined ? {} : { before: oldest };
+  const matches = await ask({ q: mine.words, limit: PAGE, ...before }, searching.signal);
+  mine.more = matches.length === PAGE;
+  mine.found = [...matches.map(Entries.captioned), ...mine.found];
   render();
 }
 

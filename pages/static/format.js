@@ -21,3 +21,8 @@ export function clockTime(iso, now = new Date()) {
   const day = today ? {} : { day: "numeric", month: "short" };
   return moment.toLocaleString([], { ...day, hour: "numeric", minute: "2-digit" });
 }
+
+/** For reading out: with a full stop, unless it ends in one. */
+export function ended(text) {
+  return /[.!?]$/.test(text) ? text : `${text}.`;
+}
