@@ -122,6 +122,7 @@ def photos(folder: Path, *names: str) -> list[Photo]:
     return found
 
 
+@needs_scorers
 def test_the_report_says_what_the_scores_depend_on(tmp_path: Path) -> None:
     two = photos(tmp_path, "b.jpg", "a.jpg")
     file = tmp_path / "results" / "report.json"
