@@ -100,7 +100,13 @@ class Captioner:
         """
         folder = ModelFolder.open(model)
         files = [folder.read_bytes(name) for name in folder.serving_files()]
-        return cls(Engine(*files, threads=threads), folder.tokenizer(), folder.manifest)
+        engine, encoder = Engine(*files, threads=threads), folder.manifest["encoder"]
+        decoder = folder.manifest["decoder"]
+        engine.check(
+            encoder["input_size"], (*encoder["grid"], encoder["channels"]), decoder["units"],
+            decoder["vocabulary_size"],
+        )  # fmt: skip
+        return cls(engine, folder.tokenizer(), folder.manifest)
 
     def caption(
         self,

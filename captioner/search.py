@@ -107,38 +107,20 @@ class BeamSearch:
             log_probabilities, state, attention = decoder.step(words, state)
             allowed = _bar(log_probabilities, words, first=length == 1)
             sums = np.array([sum(h.log_probabilities) for h in live])[:, None] + allowed
-            # Twice the beam: even if every beam's best word is the end, as many live ones are left.
-            width = min(2 * self.beam_size, int(np.isfinite(sums).sum()))
+            # An ended hypothesis keeps its place in the beam, so that a beam of one is greedy.
+            width = min(self.beam_size - len(ended), int(np.isfinite(sums).sum()))
             best = np.argpartition(-sums, width - 1, axis=None)[:width]
             best = best[np.argsort(-sums.ravel()[best], kind="stable")]
-            following, origins = [], []
-            for rank, flat in enumerate(best):
-                row, word = divmod(int(flat), sums.shape[1])
-                longer = _extend(live[row], word, allowed[row, word], attention[row])
-                if longer.ended:
-                    # An end outside the beam was not among the best ways on, and is no caption.
-                    if rank < self.beam_size:
-                        ended.append(longer)
-                elif len(following) < self.beam_size:
-                    following.append(longer)
-                    origins.append(row)
-            if not following:
+            origins = [divmod(int(flat), sums.shape[1]) for flat in best]
+            longer = [_extend(live[row], w, allowed[row, w], attention[row]) for row, w in origins]
+            ended += [h for h in longer if h.ended]
+            rows = [row for (row, _), h in zip(origins, longer, strict=True) if not h.ended]
+            if not rows:
                 break
-            live = following
-            state = state[origins]
+            live = [h for h in longer if not h.ended]
+            state = state[rows]
             words = np.array([h.words[-1] for h in live], np.int32)
-            if len(ended) >= self.beam_size and self._settled(live, ended):
-                break
         return sorted(ended or live, key=lambda h: h.score(self.length_penalty), reverse=True)
-
-    def _settled(self, live: list[Hypothesis], ended: list[Hypothesis]) -> bool:
-        """Whether no live hypothesis can still overtake the best that ended.
-
-        A sum only falls, and counts for most at the greatest length.
-        """
-        best = max(h.score(self.length_penalty) for h in ended)
-        longest = (self.max_words + 1) ** self.length_penalty
-        return max(sum(h.log_probabilities) for h in live) / longest < best
 
 
 @dataclass(frozen=True)

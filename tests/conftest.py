@@ -1,7 +1,9 @@
-"""Fixtures that several test files share. No test needs a network, a GPU or files outside tests/."""
+"""Fixtures that several test files share. No test needs a network, a GPU or other files."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import socket
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
 from captioner.settings import PREFIXES, Settings
 
@@ -67,12 +70,65 @@ def settings_of(tmp_path: Path) -> Callable[..., Settings]:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real model folder of a few hundred kilobytes, made by configuration (`tests/tiny.py`)."""
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    command = [sys.executable, "-W", "ignore", "-m", "tests.tiny", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+def tiny_model(request: pytest.FixtureRequest) -> Path:
+    """A model folder with a tiny network of random weights (see tests/tiny_model.py).
+
+    Made once, and again when the code that makes it has changed.
+    """
+    package = ROOT / "captioner"
+    sources = [
+        Path(__file__).with_name("tiny_model.py"),
+        *(package / f"{name}.py" for name in ("engine", "model_folder", "tokenizer")),
+        *(package / "training" / f"{name}.py" for name in ("decoder", "export")),
+    ]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    folder = Path(request.config.cache.mkdir("tiny-model")) / digest[:16]
+    if not (folder / "manifest.json").exists():
+        made = subprocess.run(
+            [sys.executable, str(sources[0]), str(folder)], capture_output=True, text=True
+        )
+        assert made.returncode == 0, made.stderr
     return folder
+
+
+@pytest.fixture
+def multipart() -> Callable[..., tuple[bytes, str]]:
+    """Body and Content-Type of a form: `multipart((b"...", "a.jpg"), beam_size=1)`.
+
+    Files are in the field `image`; names go in as they are, as browsers write them.
+    """
+
+    def make(*files: tuple[bytes, str], **fields: object) -> tuple[bytes, str]:
+        head = '--xyz\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\n'
+        parts = [head.format(name, "").encode() + str(fields[name]).encode() for name in fields]
+        parts += [
+            head.format("image", f'; filename="{name}"').encode() + content
+            for content, name in files
+        ]
+        body = b"".join(part + b"\r\n" for part in parts) + b"--xyz--\r\n"
+        return body, "multipart/form-data; boundary=xyz"
+
+    return make
+
+
+@pytest.fixture
+def picture() -> Callable[..., bytes]:
+    """Bytes of a picture file of one colour: `picture("png", (255, 0, 0), width=80, height=60)`.
+
+    The tiny model has another caption for each of red, green, blue and black.
+    """
+
+    def make(
+        kind: str = "jpeg",
+        colour: tuple[int, int, int] = (255, 0, 0),
+        width: int = 80,
+        height: int = 60,
+    ) -> bytes:
+        file = io.BytesIO()
+        Image.new("RGB", (width, height), colour).save(file, kind)
+        return file.getvalue()
+
+    return make
 
 
 class Server:

@@ -50,7 +50,7 @@ class Decoder(layers.Layer):
         dropout: float = 0.5,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"name": "decoder", **kwargs})
         if units % heads:
             raise ValueError(f"heads ({heads}) has to divide units ({units})")
         self.vocabulary_size, self.channels = vocabulary_size, channels

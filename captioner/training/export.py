@@ -1,4 +1,4 @@
-"""`captioner export`: a trained model -> the LiteRT files that serve it.
+"""`captioner export`: a trained model -> a model folder with the LiteRT files that serve it.
 
 Float32 files answer as Keras does; "int8" ones hold weights of 8 bits with a scale a channel, and
 quantise activations on the way (dynamic range). The batch is one photo; the decoder step takes as
@@ -7,17 +7,128 @@ many hypotheses as it is given.
 
 from __future__ import annotations
 
+import argparse
+import io
 import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from captioner.engine import SIGNATURE
+from captioner.model_folder import ModelFolder
+from captioner.tokenizer import Tokenizer
 from captioner.training.decoder import Decoder, Prepared
+from captioner.training.encoder import build_encoder, encoder_weights, set_encoder_weights
 
 PRECISIONS = ("int8", "float16", "float32")
+DECODER = "up_down_lstm"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help="name or path of a model folder; the default one if left out")
+    parser.add_argument("--precision", choices=PRECISIONS, default="int8", help="of the LiteRT files")
+    parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Writes a model folder again with LiteRT files of another precision."""
+    folder = ModelFolder.open(arguments.model)
+    encoder, decoder = load_trained(folder)
+    write_folder(
+        arguments.out, encoder, decoder, folder.tokenizer(), folder.manifest, arguments.precision
+    )
+    print(f"{arguments.out}: {arguments.precision}, from {folder.path}")
+    return 0
+
+
+def build_untrained(manifest: Mapping[str, Any]) -> tuple[keras.Model, Decoder]:
+    """Encoder and decoder as a manifest describes them, with fresh weights, in float32."""
+    keras.config.set_dtype_policy("float32")
+    about, words = manifest["encoder"], manifest["decoder"]
+    encoder = build_encoder(
+        about["cut"], about["last_pooling"], input_size=about["input_size"],
+        width=about.get("width", 1.0),
+    )  # fmt: skip
+    decoder = Decoder(words["vocabulary_size"], about["channels"], words["units"], words["heads"])
+    decoder.build()
+    return encoder, decoder
+
+
+def load_trained(folder: ModelFolder) -> tuple[keras.Model, Decoder]:
+    """Encoder and decoder with the weights of a model folder, in float32.
+
+    Raises:
+        ModelFolderError: the files are damaged.
+        ValueError: the weights are not those of the model that the manifest describes.
+    """
+    encoder, decoder = build_untrained(folder.manifest)
+    weights = folder.manifest["weights"]
+    lacking = set_encoder_weights(encoder, _arrays(folder.read_bytes(weights["encoder"])))
+    arrays = _arrays(folder.read_bytes(weights["decoder"]))
+    for variable in decoder.trainable_variables:
+        if variable.path not in arrays:
+            lacking.append(variable.path)
+        else:
+            variable.assign(arrays[variable.path])
+    if lacking:
+        raise ValueError(f"the weights of {folder.path} lack {', '.join(lacking)}")
+    return encoder, decoder
+
+
+def write_folder(
+    path: Path,
+    encoder: keras.Model,
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    manifest: Mapping[str, Any],
+    precision: str = "int8",
+    more: Mapping[str, bytes] | None = None,
+) -> ModelFolder:
+    """Writes a model folder: float16 weights, LiteRT files, tokenizer, and what `more` holds.
+
+    Args:
+        encoder, decoder: in float32; their weights are rounded to float16.
+        manifest: what `ModelFolder.write` wants, less the names of these files.
+    """
+    # What serves is made of the weights as the folder holds them, not of finer ones.
+    for variable in (*encoder.trainable_variables, *decoder.trainable_variables):
+        variable.assign(np.asarray(ops.convert_to_numpy(variable), np.float16))
+    litert = export_litert(encoder, decoder, precision)
+    decoder_arrays = {
+        variable.path: np.asarray(ops.convert_to_numpy(variable), np.float16)
+        for variable in decoder.trainable_variables
+    }
+    files = {
+        "encoder.npz": _npz(encoder_weights(encoder)),
+        "decoder.npz": _npz(decoder_arrays),
+        "tokenizer.p": tokenizer.to_bytes(),
+        **{f"{part}.tflite": content for part, content in litert.items()},
+        **(more or {}),
+    }
+    about = {
+        **{key: value for key, value in manifest.items() if key not in ("format", "files", "name")},
+        "serving": {part: f"{part}.tflite" for part in litert},
+        "precision": precision,
+        "weights": {"encoder": "encoder.npz", "decoder": "decoder.npz"},
+        "tokenizer": "tokenizer.p",
+    }
+    return ModelFolder.write(path, about, files)
+
+
+def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _arrays(npz: bytes) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(npz), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
 
 def export_litert(encoder: keras.Model, decoder: Decoder, precision: str) -> dict[str, bytes]:
