@@ -98,13 +98,13 @@ def _number(text: str | None, name: str, default: int | None) -> int | None:
     if not text:
         return default
     if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= MAX_BEAM_SIZE:
-        raise RequestError(f"{name} must be a whole number from 1 to {MAX_BEAM_SIZE}.")
+        raise RequestError(f"The field {name} must be a whole number from 1 to {MAX_BEAM_SIZE}.")
     return int(text)
 
 
 def _switch(text: str | None, name: str) -> bool:
     if text not in (None, "", "0", "1"):
-        raise RequestError(f"{name} must be 0 or 1.")
+        raise RequestError(f"The field {name} must be 0 or 1.")
     return text == "1"
 
 
