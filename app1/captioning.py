@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-THUMBNAIL_SIDE = 640  # pixels; large enough for a wall display, some 60 kB
+# of the longest side, in pixels: 640 is large enough for a wall display and has some 60 kB; a photo
+# of nothing but noise may need the next, since the relay takes no more than so many bytes
+THUMBNAIL_SIDES = (640, 480, 320)
+THUMBNAIL_BYTES = 200_000
 # a JPEG may be decoded at a fraction of its size as long as its shorter side keeps this
 DECODE_SIDE = 600
 DELIVERY_SECONDS = 1.0  # that an answer waits to say "delivered" instead of "queued"
@@ -81,14 +84,13 @@ class CaptionDesk:
         started = time.monotonic()
         rgb, thumbnail = self._decode(upload)
         id_ = uuid.uuid4().hex
-        announced = self._publisher.announce(id_, upload.name, thumbnail)
+        self._publisher.announce(id_, upload.name, thumbnail)
         try:
             caption = captioner.caption_rgb(
                 rgb, beam_size=options.beam_size, max_candidates=options.max_candidates
             )
         except Exception:
-            if announced:
-                self._publisher.fail(id_, "This photo could not be captioned.")
+            self._publisher.fail(id_, "This photo could not be captioned.")
             raise
         about = {
             "id": id_,
@@ -116,7 +118,11 @@ class CaptionDesk:
                 max_pixels=limits.captioner_max_pixels,
                 shortest_side_at_least=DECODE_SIDE,
             )
-            return rgb, thumbnail_jpeg(rgb, THUMBNAIL_SIDE)
+            for side in THUMBNAIL_SIDES:
+                thumbnail = thumbnail_jpeg(rgb, side)
+                if len(thumbnail) <= THUMBNAIL_BYTES:
+                    break
+            return rgb, thumbnail
         except CaptionerError:
             raise
         except Exception as error:

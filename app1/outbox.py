@@ -24,8 +24,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-# state: 'waiting' to be sent; 'held' until its photo is done, or app1 starts again;
-#        'refused' by the relay for good, tried once more when app1 starts again
+# state: 'waiting' to be sent, or 'refused' by the relay and tried once more when app1 starts again
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -112,13 +111,11 @@ class Outbox:
     def add(self, name: str, payload: dict[str, Any]) -> None:
         """Put an event last in the line; on disk when this returns.
 
-        What was held for the same photo is dropped. An event of the same name and id that is there
-        already is not added twice.
+        An event of the same name and id that is there already is not added twice.
         """
-        row = _row(name, payload, "waiting")
+        row = _row(name, payload)
         with self._lock:
             written = self._write(
-                ("DELETE FROM events WHERE state = 'held' AND id = ?", (payload["id"],)),
                 (_INSERT, row),
                 (_DROP_OLDEST, (self._keep,)),
                 durable=True,
@@ -126,14 +123,10 @@ class Outbox:
             if not written:
                 self._memory.execute(_INSERT, row)
 
-    def hold(self, name: str, payload: dict[str, Any]) -> None:
-        """Keep an event that is sent only if app1 ends before `add` or `forget` for its photo."""
-        self._write((_INSERT, _row(name, payload, "held")))
-
     def forget(self, id_: str) -> None:
         """Drop what waits about a photo, and tell the relay to forget what may have reached it."""
         drop = "DELETE FROM events WHERE id = ?"
-        row = _row("forget", {"id": id_}, "waiting")
+        row = _row("forget", {"id": id_})
         with self._lock:
             self._memory.execute(drop, (id_,))
             if not self._write((drop, (id_,)), (_INSERT, row), durable=True):
@@ -226,9 +219,9 @@ class Outbox:
             self._complained = True
 
 
-def _row(name: str, payload: dict[str, Any], state: str) -> tuple[Any, ...]:
+def _row(name: str, payload: dict[str, Any]) -> tuple[Any, ...]:
     rest = {key: value for key, value in payload.items() if key != "thumbnail"}
-    return name, payload["id"], json.dumps(rest), payload.get("thumbnail"), state
+    return name, payload["id"], json.dumps(rest), payload.get("thumbnail"), "waiting"
 
 
 def _open(path: str) -> sqlite3.Connection:
@@ -240,7 +233,7 @@ def _open(path: str) -> sqlite3.Connection:
         # a photo that is to be forgotten is overwritten, not only unlinked
         db.execute("PRAGMA secure_delete = ON")
         db.execute(_SCHEMA)
-        # the last run ended while it worked on these: tell the viewers, who still wait
+        # refused for good, but by a relay with other settings, perhaps, or an older one
         db.execute("UPDATE events SET state = 'waiting' WHERE state != 'waiting'")
     except BaseException:
         db.close()

@@ -2,8 +2,8 @@
 
 Socket.IO delivers at most once; so captions and deletions go through an outbox on disk, one after
 the other, each under an id, and leave it when the relay has acknowledged them. That work on a photo
-has begun (`captioning`) is worth saying only at once, so it is sent if there is a connection and
-not kept.
+has begun or failed is worth saying only at once: it is sent if there is a connection, and not kept.
+If the connection breaks meanwhile, the relay itself tells the viewers not to wait.
 
 Nothing here makes an uploader wait for a relay that does not answer.
 """
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 ACKNOWLEDGE_SECONDS = 10.0
 FIRST_RETRY_SECONDS = 0.25
 LONGEST_RETRY_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 60.0  # that the relay may ask for
 
 
 class RelayError(Exception):
@@ -66,7 +67,8 @@ class RelayConnection:
 
     def __init__(self, url: str, token: str, ended: Callable[[], None]) -> None:
         self._session = session = requests.Session()
-        options: dict[str, Any] = {}
+        # an Origin is what a browser sends for its page, and the relay has a list of pages
+        options: dict[str, Any] = {"suppress_origin": True}
         if is_loopback(urlsplit(url).hostname or ""):
             # a proxy for the web does not know this machine's own addresses
             session.trust_env = False
@@ -85,7 +87,9 @@ class RelayConnection:
         refusals: list[Any] = []
         self._client.on("connect_error", refusals.append)
         try:
-            self._client.connect(url, auth={"token": token}, wait_timeout=5)
+            # "viewer": what others publish is not for us
+            auth = {"viewer": False, **({"token": token} if token else {})}
+            self._client.connect(url, auth=auth, wait_timeout=5)
         except (SocketIOError, OSError, ValueError) as error:
             self.close()
             reason = refusals[-1] if refusals else error
@@ -201,28 +205,13 @@ class Publisher:
         if connection is not None:
             connection.close()
 
-    def announce(self, id_: str, image_path: str, thumbnail: bytes) -> bool:
-        """Say that work on a photo has begun, if the relay can be told at once.
-
-        Returns:
-            Whether viewers may wait for it now; if so, `publish` or `fail` has to follow.
-        """
-        connection = self._connection
-        if connection is None or not self._caught_up:
-            return False
-        # for the case that this process is ended before it is done: no viewer waits for ever
-        self._outbox.hold(
-            "captioning_failed",
-            {"id": id_, "error": "The captioner was stopped while it worked on this photo."},
-        )
-        with contextlib.suppress(RelayError):
-            payload = {"id": id_, "image_path": image_path, "thumbnail": thumbnail}
-            connection.emit("captioning", payload)
-        return True
+    def announce(self, id_: str, image_path: str, thumbnail: bytes) -> None:
+        """Work on a photo has begun; `publish` or `fail` follows."""
+        self._tell("captioning", {"id": id_, "image_path": image_path, "thumbnail": thumbnail})
 
     def fail(self, id_: str, sentence: str) -> None:
-        """Work on a photo that was announced came to nothing."""
-        self._put("captioning_failed", {"id": id_, "error": sentence})
+        """Work on a photo came to nothing."""
+        self._tell("captioning_failed", {"id": id_, "error": sentence})
 
     def forget(self, id_: str) -> None:
         """Take a photo and its caption off every screen and out of the history."""
@@ -233,7 +222,8 @@ class Publisher:
         """Publish a caption; it is on disk when this returns what `delivered` asks for."""
         delivery = threading.Event()
         self._deliveries[payload["id"]] = delivery
-        self._put("predict", payload)
+        self._outbox.add("predict", payload)
+        self._wake.set()
         return delivery
 
     def delivered(self, delivery: threading.Event, timeout: float) -> bool:
@@ -278,16 +268,26 @@ class Publisher:
             if delivery is not None and event.name == "predict":
                 delivery.set()
         elif answer.get("retry"):
-            return self._retry(f"the relay cannot take it now: {answer.get('error')}")
+            pause = answer.get("retry_after")
+            return self._retry(
+                f"the relay cannot take it now: {answer.get('error')}",
+                at_least=min(pause, LONGEST_PAUSE_SECONDS)
+                if isinstance(pause, (int, float))
+                else 0,
+            )
         else:
             log.error("the relay refuses %s %s: %s", event.name, event.id, answer.get("error"))
             self._outbox.put_aside(event)
             self.refused += 1
         return 0
 
-    def _put(self, name: str, payload: dict[str, Any]) -> None:
-        self._outbox.add(name, payload)
-        self._wake.set()
+    def _tell(self, event: str, payload: dict[str, Any]) -> None:
+        """Send at once or not at all."""
+        connection = self._connection
+        # not caught up: the relay has more to do than it can, or does not answer
+        if connection is not None and self._caught_up:
+            with contextlib.suppress(RelayError):
+                connection.emit(event, payload)
 
     def _went_well(self) -> None:
         self._failures = 0
@@ -295,7 +295,7 @@ class Publisher:
             log.info("the relay can be reached again")
             self._complaint = ""
 
-    def _retry(self, complaint: str) -> float:
+    def _retry(self, complaint: str, at_least: float = 0) -> float:
         """Seconds until the next attempt: twice as long each time, up to a limit, give or take."""
         self._caught_up = False
         if complaint != self._complaint:  # once, not with every attempt
@@ -303,7 +303,7 @@ class Publisher:
             self._complaint = complaint
         delay = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(self._failures, 10))
         self._failures += 1
-        return delay * (0.75 + 0.5 * self._jitter())
+        return max(at_least, delay * (0.75 + 0.5 * self._jitter()))
 
     def _run(self) -> None:
         while True:

@@ -81,32 +81,6 @@ def test_an_id_is_kept_once(outbox: Outbox) -> None:
     assert len(outbox) == 1
 
 
-def test_held_events_are_not_sent_while_the_photo_is_worked_on(outbox: Outbox) -> None:
-    outbox.hold("captioning_failed", {"id": "1", "error": "stopped"})
-    assert outbox.first() is None
-    outbox.add("predict", caption("1"))
-    assert names_and_ids(outbox) == [("predict", "1")]
-
-
-def test_held_events_are_sent_when_the_process_was_killed_meanwhile(path: Path) -> None:
-    killed = Outbox(path)
-    killed.hold("captioning_failed", {"id": "1", "error": "stopped"})
-    killed.hold("captioning_failed", {"id": "2", "error": "stopped"})
-    killed.add("predict", caption("2"))
-    restarted = Outbox(path)
-    assert names_and_ids(restarted) == [("captioning_failed", "1"), ("predict", "2")]
-    restarted.close()
-    killed.close()
-
-
-def test_a_failure_takes_the_place_of_what_was_held(outbox: Outbox) -> None:
-    outbox.hold("captioning_failed", {"id": "1", "error": "stopped"})
-    outbox.add("captioning_failed", {"id": "1", "error": "broken"})
-    event = outbox.first()
-    assert event is not None
-    assert event.payload == {"id": "1", "error": "broken"}
-
-
 def test_forget_drops_what_waits_and_tells_the_relay(outbox: Outbox) -> None:
     outbox.add("predict", caption("1"))
     outbox.add("predict", caption("2"))

@@ -102,7 +102,7 @@ def test_a_relay_that_is_away_for_ten_minutes(
     caplog.set_level(logging.INFO)
     relay.up = False
     delivery = publisher.publish(caption("1"))
-    delays = []
+    delays: list[float] = []
     while sum(delays) < 600:
         delay = publisher.step()
         assert delay is not None
@@ -189,30 +189,34 @@ def test_forget_is_sent_in_place_of_a_caption_that_waits(
     assert relay.calls == [("forget", {"id": "1"})]
 
 
-def test_work_that_begins_is_announced_at_once_but_not_kept(
+def test_work_that_begins_or_fails_is_told_at_once_or_not_at_all(
     publisher: Publisher, relay: Relay
 ) -> None:
-    assert not publisher.announce("0", "a.jpg", b"jpeg"), "there is no connection yet"
-    run(publisher)
-    assert publisher.announce("1", "a.jpg", b"jpeg")
-    assert relay.emitted == [
-        ("captioning", {"id": "1", "image_path": "a.jpg", "thumbnail": b"jpeg"})
-    ]
-    relay.up = False
-    publisher.step()
-    assert not publisher.announce("2", "a.jpg", b"jpeg")
-    relay.up = True
-    publisher.publish(caption("1"))
-    run(publisher)
-    assert relay.calls == [("predict", caption("1"))]
-
-
-def test_work_that_came_to_nothing_is_told(publisher: Publisher, relay: Relay) -> None:
+    publisher.announce("0", "a.jpg", b"jpeg")  # not connected yet
     run(publisher)
     publisher.announce("1", "a.jpg", b"jpeg")
     publisher.fail("1", "No words came.")
+    assert relay.emitted == [
+        ("captioning", {"id": "1", "image_path": "a.jpg", "thumbnail": b"jpeg"}),
+        ("captioning_failed", {"id": "1", "error": "No words came."}),
+    ]
+    relay.up = False
+    publisher.step()
+    publisher.announce("2", "a.jpg", b"jpeg")
+    publisher.fail("2", "No words came.")
+    relay.up = True
     run(publisher)
-    assert relay.calls == [("captioning_failed", {"id": "1", "error": "No words came."})]
+    assert len(relay.emitted) == 2
+    assert relay.calls == []
+
+
+@pytest.mark.parametrize(("asked", "given"), [(20, 20), (0.1, 0.25), (1e9, 60), ("soon", 0.25)])
+def test_a_pause_that_the_relay_asks_for(
+    publisher: Publisher, relay: Relay, asked: object, given: float
+) -> None:
+    relay.answers = [{"ok": False, "error": "Too many.", "retry": True, "retry_after": asked}]
+    publisher.publish(caption("1"))
+    assert publisher.step() == given
 
 
 def test_nobody_waits_for_a_relay_that_does_not_keep_up(publisher: Publisher, relay: Relay) -> None:
