@@ -132,16 +132,16 @@ def picture() -> Callable[..., bytes]:
 
 
 class Server:
-    """A server started as a user starts it: `cd app1 && python app.py`.
+    """A server started as a user starts it: `cd app1 && python app.py`, with `arguments` after it.
 
     Attributes:
         lines: what it has written to stdout and stderr so far.
     """
 
-    def __init__(self, script: Path, environment: dict[str, str]) -> None:
+    def __init__(self, script: Path, environment: dict[str, str], *arguments: str) -> None:
         self.script = script
         self.process = subprocess.Popen(
-            [sys.executable, script.name],
+            [sys.executable, script.name, *arguments],
             cwd=script.parent,
             env={**os.environ, **environment},
             stdout=subprocess.PIPE,

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
 import textwrap
-import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +16,7 @@ import pytest
 from captioner import up
 from captioner.settings import Settings
 from captioner.up import SERVERS, PortTakenError, is_answered_by_another, is_taken, with_free_ports
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.conftest import ROOT, Server
 
 # Reads the same settings as the real servers; the file `NAME.does` beside it says how it behaves.
 FAKE_SERVER = """
@@ -59,61 +56,42 @@ FAKE_SERVER = """
     server.serve_forever()
 """
 
+# `python -m captioner`, with the scripts of the folder that it lies in, if it has any.
 DRIVER = """
     import dataclasses, sys
     from pathlib import Path
     from captioner import cli, up
 
-    folder = Path(sys.argv[1])
+    scripts = {path.stem: path for path in Path(__file__).parent.glob("*.py")}
     up.SERVERS = tuple(
-        dataclasses.replace(server, script=folder / f"{server.name}.py") for server in up.SERVERS
+        dataclasses.replace(server, script=scripts.get(server.name, server.script))
+        for server in up.SERVERS
     )
     up.PAUSES = (0.01,)
-    sys.exit(cli.main(sys.argv[2:]))
+    sys.exit(cli.main())
 """
 
 
-class Running:
-    """A supervisor as a process of its own; `lines` is what it has written so far."""
+class Up(Server):
+    """`captioner up` as a process of its own."""
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        self.process = subprocess.Popen(
-            command,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as stream:
-            for line in stream:
-                self.lines.append(line.rstrip("\n"))
-
-    @property
-    def output(self) -> str:
-        return "\n".join(self.lines)
-
-    def count(self, text: str) -> int:
-        return self.output.count(text)
+    def __init__(self, folder: Path, environment: dict[str, str], *flags: str) -> None:
+        driver = folder / "driver.py"
+        driver.write_text(textwrap.dedent(DRIVER))
+        environment = {
+            "PYTHONPATH": str(ROOT),
+            "CAPTIONER_STATE": str(folder / "state"),
+            **environment,
+        }
+        super().__init__(driver, environment, "up", *flags)
 
     def pid_of(self, name: str) -> int:
         """The process of a fake server, as it said itself; the latest one."""
         line = [line for line in self.lines if f"{name} pid=" in line][-1]
         return int(line.split("pid=")[1].split()[0])
 
-    def ended(self, seconds: float = 20) -> int:
-        """Its exit status, after its last line has been read."""
-        status = self.process.wait(seconds)
-        self._reader.join(5)
-        return status
 
-
-Start = Callable[..., Running]
+Start = Callable[..., Up]
 
 
 @pytest.fixture
@@ -128,26 +106,19 @@ def ports(free_port: Callable[[], int]) -> dict[str, str]:
 @pytest.fixture
 def start(tmp_path: Path, ports: dict[str, str]) -> Iterator[Start]:
     """Starts `captioner up` over fake servers: `start("--flag", app1="refuses")`."""
-    running: list[Running] = []
-    (tmp_path / "driver.py").write_text(textwrap.dedent(DRIVER))
+    running: list[Up] = []
 
-    def begin(*flags: str, **deeds: str) -> Running:
+    def begin(*flags: str, **deeds: str) -> Up:
         for server in SERVERS:
             deed = deeds.get(server.name, "serves")
             (tmp_path / f"{server.name}.py").write_text(textwrap.dedent(FAKE_SERVER))
             (tmp_path / f"{server.name}.does").write_text(deed)
-        running.append(
-            Running(
-                [sys.executable, str(tmp_path / "driver.py"), str(tmp_path), "up", *flags],
-                {"CAPTIONER_STATE": str(tmp_path / "state"), **ports},
-            )
-        )
+        running.append(Up(tmp_path, ports, *flags))
         return running[-1]
 
     yield begin
     for each in running:
-        each.process.kill()  # its servers end with it
-        each.ended()
+        each.kill()  # its servers end with it
 
 
 def is_alive(pid: int) -> bool:
@@ -160,7 +131,7 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def ready(running: Running) -> Callable[[], bool]:
+def ready(running: Up) -> Callable[[], bool]:
     def is_ready() -> bool:
         assert running.process.poll() is None, running.output
         return "Ctrl-C stops all" in running.output
@@ -180,7 +151,7 @@ def test_it_starts_all_prints_the_addresses_and_stops_all(
         running.output
     )
     running.process.send_signal(number)
-    assert running.ended() == 0
+    assert running.wait_ended() == 0
     order = [line.split()[-3] for line in running.lines if "says goodbye" in line]
     assert order == ["app2", "app1", "relay"]
     assert running.lines[-1].endswith("Stopped.")
@@ -192,17 +163,17 @@ def test_a_server_that_dies_is_started_again(start: Start, wait_for: Callable[..
     wait_for(ready(running))
     first = running.pid_of("app1")
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: running.count("app1 pid=") == 2)
+    wait_for(lambda: running.output.count("app1 pid=") == 2)
     assert "app1 was ended by SIGKILL; it is started again in 0.01 s." in running.output
     assert running.pid_of("app1") != first
-    assert running.count("relay pid=") == 1
+    assert running.output.count("relay pid=") == 1
 
 
 def test_a_server_that_refuses_to_start_ends_all_with_its_sentence_and_status(
     start: Start,
 ) -> None:
     running = start(app1="refuses")
-    assert running.ended() == 2
+    assert running.wait_ended() == 2
     assert running.lines[-1] == (
         "captioner: app1 ended (exit status 2): app1 does not like its settings."
     )
@@ -216,7 +187,7 @@ def test_a_server_that_dies_again_and_again_ends_all(
     running = start(relay="serves\nfails")
     wait_for(ready(running))
     os.kill(running.pid_of("relay"), signal.SIGKILL)
-    assert running.ended() == 3
+    assert running.wait_ended() == 3
     assert running.lines[-1] == (
         "captioner: relay ended (exit status 3) 5 times in a row: relay has no luck."
     )
@@ -230,7 +201,7 @@ def test_whoever_asks_twice_does_not_wait(start: Start, wait_for: Callable[..., 
     wait_for(lambda: "app2 says goodbye" in running.output)
     assert running.process.poll() is None
     running.process.send_signal(signal.SIGINT)
-    assert running.ended() == 0
+    assert running.wait_ended() == 0
     assert "Not waiting for app2 any longer." in running.output
     assert not any(is_alive(running.pid_of(server.name)) for server in SERVERS)
 
@@ -244,9 +215,18 @@ def test_the_servers_do_not_outlive_it(start: Start, wait_for: Callable[..., Non
     wait_for(lambda: not any(map(is_alive, pids)))
 
 
-def test_flags_set_the_settings(start: Start, free_port: Callable[[], int]) -> None:
+def test_flags_set_the_settings_of_all(
+    start: Start, free_port: Callable[[], int], wait_for: Callable[..., None]
+) -> None:
+    port = free_port()
+    running = start("--relay-port", str(port))
+    wait_for(ready(running))
+    assert running.output.count(f"sees RELAY_PORT={port}") == 3
+
+
+def test_a_wrong_flag_is_a_wrong_setting(start: Start) -> None:
     running = start("--relay-port", "nine")
-    assert running.ended() == 2
+    assert running.wait_ended() == 2
     assert running.lines == [
         'captioner: RELAY_PORT is "nine", but must be a whole number from 1 to 65535.'
     ]
@@ -255,7 +235,7 @@ def test_flags_set_the_settings(start: Start, free_port: Callable[[], int]) -> N
 def test_a_port_that_was_set_and_is_taken_is_named(start: Start, ports: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", int(ports["APP2_PORT"]))):
         running = start()
-        assert running.ended() == 1
+        assert running.wait_ended() == 1
     assert running.lines == [
         f"captioner: Port {ports['APP2_PORT']} on 127.0.0.1 is taken by another program; set "
         "APP2_PORT to another, or stop what uses it."
@@ -344,20 +324,14 @@ class TestPorts:
 def test_the_real_servers(
     tiny_model: Path, tmp_path: Path, ports: dict[str, str], wait_for: Callable[..., None]
 ) -> None:
-    environment = {
-        **ports,
-        "CAPTIONER_STATE": str(tmp_path / "state"),
-        "CAPTIONER_MODEL": str(tiny_model),
-    }
-    running = Running([sys.executable, "-m", "captioner", "up"], environment)
+    running = Up(tmp_path, {**ports, "CAPTIONER_MODEL": str(tiny_model)})
     try:
         wait_for(ready(running), seconds=60)
         for name in ("APP1_PORT", "APP2_PORT"):
             with urllib.request.urlopen(f"http://127.0.0.1:{ports[name]}/") as answer:
                 assert answer.status == 200
         running.process.send_signal(signal.SIGINT)
-        assert running.ended(60) == 0
+        assert running.wait_ended(60) == 0
         assert "Traceback" not in running.output
     finally:
-        running.process.kill()
-        running.ended()
+        running.kill()
