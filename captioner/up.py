@@ -119,8 +119,8 @@ class Log:
         prefix = f"{name:<9} |"
         if self._colours:
             prefix = f"\033[{colour}m{prefix}\033[0m"
-        # a reader that has gone (`captioner up | head`) is no reason to leave servers behind
-        with self._lock, contextlib.suppress(BrokenPipeError):
+        # a reader or terminal that has gone is no reason to leave servers behind
+        with self._lock, contextlib.suppress(OSError):
             print(prefix, line, file=self._stream, flush=True)
 
 
