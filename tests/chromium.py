@@ -87,7 +87,7 @@ class Chromium:
         """A command of the DevTools protocol."""
         return self.driver.execute_cdp_cmd(name, arguments)
 
-    def wait(self, condition: Callable[[], T], message: str = "", seconds: float = 15) -> T:
+    def wait(self, condition: Callable[[], T | None], message: str = "", seconds: float = 15) -> T:
         """Ask often until the condition holds."""
         until = time.monotonic() + seconds
         while True:

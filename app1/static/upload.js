@@ -93,6 +93,10 @@ class Card {
   showPhoto() {
     const photo = document.createElement("img");
     photo.alt = this.file.name;
+    photo.onload = () => {
+      this.part("frame").style.setProperty("--shape", photo.naturalWidth / photo.naturalHeight);
+      this.part("frame").classList.add("shaped");
+    };
     photo.onerror = () => {
       photo.remove();
       this.part("unseen").hidden = false;
@@ -239,6 +243,8 @@ class Card {
       }
     });
     const between = places.map(({ after }) => after);
+    // a word that follows without a space is a part of the one before: dog's
+    buttons.forEach((button, i) => button.classList.toggle("joined", between[i - 1] === ""));
     line.replaceChildren(...buttons.flatMap((button, index) => [button, between[index]]));
     line.setAttribute("aria-label", "Word by word");
     line.setAttribute("aria-describedby", "word-help");
