@@ -63,11 +63,12 @@ def add_routes(app: flask.Flask, relay: Relay, origins: Origins) -> None:
     def captions() -> flask.Response:
         """Captions, oldest first: those that follow `after`, or the most recent ones.
 
-        With `q`, those of them in which each word of it begins a word. `last_seq` is the `after`
-        with which to go on.
+        With `before`, only those with lower numbers, so that one can go back. With `q`, those in
+        which each word of it begins a word. `last_seq` is the `after` with which to go on.
         """
         limit = min(_whole_number("limit", DEFAULT_LIMIT, least=1), MAX_LIMIT)
         after = _whole_number("after", -1, least=0)
+        before = _whole_number("before", 2**62, least=0)
         query = flask.request.args.get("q", "")
         if len(query) > MAX_QUERY:
             raise BadRequest(f"q must be at most {MAX_QUERY} characters long.")
@@ -77,8 +78,8 @@ def add_routes(app: flask.Flask, relay: Relay, origins: Origins) -> None:
         try:
             if after < 0:
                 with relay.lock:
-                    after = relay.history.before_last(limit, words)
-            batches = _batches(relay, after, limit, words)
+                    after = relay.history.before_last(limit, words, before)
+            batches = _batches(relay, after, before, limit, words)
             first = next(batches, [])  # what goes wrong does so before the answer has begun
         except HistoryError as error:
             raise ServiceUnavailable(str(error)) from error
@@ -137,14 +138,16 @@ def _whole_number(name: str, default: int, least: int) -> int:
 
 
 def _batches(
-    relay: Relay, after: int, limit: int, words: list[str]
+    relay: Relay, after: int, before: int, limit: int, words: list[str]
 ) -> Iterator[list[dict[str, Any]]]:
-    """At most `limit` captions after number `after`, a few at a time."""
+    """At most `limit` captions between two numbers, a few at a time."""
     more = limit > 0
     while more and limit > 0:
         with relay.lock:
             captions, more = relay.history.after(after, min(limit, BATCH), words=words)
         limit -= len(captions)
+        if captions and captions[-1]["seq"] >= before:
+            captions, more = [c for c in captions if c["seq"] < before], False
         if captions:
             after = captions[-1]["seq"]
             yield captions
@@ -158,6 +161,8 @@ class Guard:
     """WSGI middleware around everything, Socket.IO included.
 
     - Adds the security headers.
+    - Declines to compress WebSocket messages: photos get no smaller, and it would cost a quarter of
+      a megabyte a viewer, and as many compressions a message as there are viewers.
     - Bound to loopback, answers to this machine's names only: a page whose own name was made to
       resolve to 127.0.0.1 (DNS rebinding) would else pass for one of the relay's.
     - Refuses the drafts of WebSocket from before RFC 6455, in which eventlet knows no size limit.
@@ -174,6 +179,7 @@ class Guard:
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
             return start_response(status, [*headers, *SECURITY_HEADERS], *rest)
 
+        environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
         refusal = self._refusal(environ)
         if refusal is None:
             return self._app(environ, start)

@@ -61,7 +61,7 @@ AND seq > :seq ORDER BY seq LIMIT :limit
 _BEFORE_LAST = """
 SELECT seq FROM captions
 WHERE NOT EXISTS (SELECT 1 FROM json_each(:words) WHERE instr(captions.words, ' ' || value) = 0)
-ORDER BY seq DESC LIMIT 1 OFFSET :count
+AND seq < :before ORDER BY seq DESC LIMIT 1 OFFSET :count
 """
 
 
@@ -186,11 +186,16 @@ class History:
                 size += len(data or b"")
         return captions, False
 
-    def before_last(self, count: int, words: Iterable[str] = ()) -> int:
-        """The number after which the newest `count` captions (that hold `words`) come."""
+    def before_last(self, count: int, words: Iterable[str] = (), before: int = 2**62) -> int:
+        """The number after which the newest `count` captions (that hold `words`) come.
+
+        Args:
+            before: leave out those from this number on.
+        """
         with self._database() as database:
             row = database.execute(
-                _BEFORE_LAST, {"words": json.dumps(list(words)), "count": count}
+                _BEFORE_LAST,
+                {"words": json.dumps(list(words)), "count": count, "before": before},
             ).fetchone()
         return int(row[0]) if row else 0
 
