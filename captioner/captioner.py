@@ -1,5 +1,6 @@
-"""`Captioner`: a picture in, a sentence about it out. Preprocessing, encoder, search and words together.
+"""`Captioner`: a picture in, a sentence about it out.
 
+Preprocessing, encoder, search and words come together here.
 It serves without TensorFlow and knows nothing of the web. Not thread-safe: one thread owns it.
 """
 
@@ -99,8 +100,9 @@ class Captioner:
             ModelFolderError: there is none, or its files do not fit each other or their hashes.
         """
         folder = ModelFolder.open(model)
-        files = [folder.read_bytes(name) for name in folder.serving_files()]
-        engine, encoder = Engine(*files, threads=threads), folder.manifest["encoder"]
+        encoder_file, init_file, step_file = map(folder.read_bytes, folder.serving_files())
+        engine = Engine(encoder_file, init_file, step_file, threads=threads)
+        encoder = folder.manifest["encoder"]
         decoder = folder.manifest["decoder"]
         engine.check(
             encoder["input_size"], (*encoder["grid"], encoder["channels"]), decoder["units"],
@@ -129,9 +131,7 @@ class Captioner:
             CaptionerError: its subclasses NoPictureError, PictureTooLargeError,
                 UnsupportedPictureError and BrokenPictureError say what is wrong with the picture.
         """
-        return self.caption_rgb(
-            read_picture(source, **limits), beam_size, max_candidates, strategy
-        )
+        return self.caption_rgb(read_picture(source, **limits), beam_size, max_candidates, strategy)
 
     def caption_rgb(
         self,

@@ -91,7 +91,9 @@ class _Model:
     """One LiteRT model, called by the names of its signature."""
 
     def __init__(self, name: str, content: bytes, threads: int, xnnpack: bool = True) -> None:
-        kernels = OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        kernels = (
+            OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        )
         try:
             self._interpreter = Interpreter(
                 model_content=content,

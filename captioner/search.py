@@ -50,7 +50,7 @@ class Hypothesis:
     ended: bool = False
 
     def score(self, length_penalty: float) -> float:
-        """Sum of log probabilities over length to the power of `length_penalty` (Wu et al. 2016)."""
+        """Sum of log probabilities over length ** `length_penalty` (Wu et al. 2016, eq. 14)."""
         return sum(self.log_probabilities) / max(len(self.log_probabilities), 1) ** length_penalty
 
 
@@ -100,7 +100,8 @@ class BeamSearch:
 
     def search(self, decoder: Steps) -> list[Hypothesis]:
         """Hypotheses that ended, best first; where none did, the unfinished ones, best first."""
-        live, ended = [Hypothesis()], []
+        live: list[Hypothesis] = [Hypothesis()]
+        ended: list[Hypothesis] = []
         state = decoder.start()
         words = np.array([Tokenizer.START], np.int32)
         for length in range(1, self.max_words + 1):

@@ -44,7 +44,9 @@ def main(folder: Path) -> None:
     engine = Engine(*[model.read_bytes(name) for name in model.serving_files()])
     search = BeamSearch(3, model.manifest["decoder"]["max_words"])
     size = model.manifest["encoder"]["input_size"]
-    pictures = [getattr(skimage.data, name)() for name in ("astronaut", "coffee", "chelsea", "rocket")]
+    pictures = [
+        getattr(skimage.data, name)() for name in ("astronaut", "coffee", "chelsea", "rocket")
+    ]
     largest, same, forced = 0.0, 0, 0.0
     for picture in pictures:
         image = encoder_input(picture, size)

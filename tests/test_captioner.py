@@ -129,7 +129,8 @@ def run_module(*arguments):
     """In a process of its own, since it needs TensorFlow; returns what it printed."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", *arguments], capture_output=True, text=True,
-        cwd=Path(__file__).parent.parent, timeout=300, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        cwd=Path(__file__).parent.parent, timeout=300,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

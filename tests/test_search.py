@@ -16,7 +16,7 @@ VOCABULARY = 7
 
 
 class Table:
-    """A decoder given as {words so far: {next word: probability}}; its state is the words so far."""
+    """A decoder given as {words so far: {next word: probability}}; its state is those words."""
 
     def __init__(self, table: dict[tuple[int, ...], dict[int, float]], longest: int = 12) -> None:
         self.table, self.longest, self.calls = table, longest, []
@@ -115,7 +115,9 @@ def test_the_length_penalty_chooses_between_short_and_long():
 
 
 def test_the_best_partial_hypothesis_is_the_answer_when_none_ends():
-    endless = {words: {A: 0.7, B: 0.3} for n in range(9) for words in itertools.product((A, B), repeat=n)}
+    endless = {
+        words: {A: 0.7, B: 0.3} for n in range(9) for words in itertools.product((A, B), repeat=n)
+    }
     found = BeamSearch(2, max_words=5).search(Table(endless))
     assert not found[0].ended
     # An immediate repeat is barred, however likely.
@@ -147,8 +149,15 @@ def test_a_low_temperature_is_nearly_greedy():
     assert {h.words for h in drawn} == {(A,)}
 
 
-@pytest.mark.parametrize("strategy", [lambda: BeamSearch(0), lambda: BeamSearch(1, 0),
-                                      lambda: Sampling(0), lambda: Sampling(1, temperature=0)])  # fmt: skip
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        lambda: BeamSearch(0),
+        lambda: BeamSearch(1, 0),
+        lambda: Sampling(0),
+        lambda: Sampling(1, temperature=0),
+    ],
+)
 def test_senseless_settings_are_refused(strategy):
     with pytest.raises(ValueError, match="have to be"):
         strategy()

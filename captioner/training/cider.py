@@ -33,7 +33,9 @@ class CiderD:
         self._log_photos = math.log(max(len(corpus), 1))
         self._references = [[self._vector(words) for words in photo] for photo in references]
 
-    def _vector(self, words: Words) -> tuple[list[dict[tuple[Hashable, ...], float]], list[float], int]:
+    def _vector(
+        self, words: Words
+    ) -> tuple[list[dict[tuple[Hashable, ...], float]], list[float], int]:
         vectors: list[dict[tuple[Hashable, ...], float]] = [{} for _ in range(_LONGEST)]
         for gram, count in _ngrams(words).items():
             rarity = self._log_photos - math.log(max(self._frequencies.get(gram, 0), 1))

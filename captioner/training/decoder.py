@@ -2,8 +2,8 @@
 
 Up-Down's order (Anderson et al., "Bottom-Up and Top-Down Attention", 2018, eqs. 1-7): an attention
 LSTM reads the last word, the picture as a whole and the language LSTM's state, and asks the grid; a
-language LSTM reads the answer and predicts the word. Scaled dot-product attention with several heads
-(Vaswani et al. 2017, eq. 1) does the asking; a gated linear unit on the answer lets the decoder
+language LSTM reads the answer and predicts the word. Scaled dot-product attention with several
+heads (Vaswani et al. 2017, eq. 1) does the asking; a gated linear unit on the answer lets it
 look away (Huang et al., "Attention on Attention", 2019, eq. 2). Input and output embeddings are
 tied (Press and Wolf 2017), since 6,000 photos cannot teach two of them.
 
@@ -25,8 +25,10 @@ class Prepared(NamedTuple):
 
     keys: Any  # (photos, heads, units / heads, positions)
     values: Any  # (photos, heads, positions, units / heads)
-    whole: Any  # (photos, 1, 4 * units): the picture as a whole, as input to the attention LSTM's gates
-    state: Any  # (photos, 1, 4 * units): h and c of the attention LSTM, h and c of the language LSTM
+    whole: Any  # (photos, 1, 4 * units): the mean of the grid, for the attention LSTM's gates
+    state: (
+        Any  # (photos, 1, 4 * units): h and c of the attention LSTM, h and c of the language LSTM
+    )
 
 
 @keras.saving.register_keras_serializable("captioner")

@@ -1,4 +1,4 @@
-"""InceptionV3 as the encoder: `keras.applications`' topology with batch norm folded into the convolutions.
+"""InceptionV3 as the encoder: `keras.applications`' topology, batch norm folded away.
 
 A folded convolution is a kernel and a bias, which is what a deployed network computes and what the
 weights we start from consist of; nothing is left that behaves differently in training and in use.
@@ -10,6 +10,7 @@ Source: Szegedy et al., "Rethinking the Inception Architecture for Computer Visi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,10 +19,7 @@ import numpy as np
 from keras import layers
 
 INPUT_SIZE = 299
-CHANNELS = {"mixed8": 1280, "mixed10": 2048}
-GRID = (8, 8)
-# The two 3x3 kernels (448 -> 384 channels, in mixed9 and in mixed10) that the published weights lack.
-MISSING = ("conv81", "conv90")
+CUTS = ("mixed8", "mixed10")
 
 
 class _Builder:
@@ -113,18 +111,16 @@ def build_encoder(
         A model that gives (batch, rows, columns, channels); at 299 pixels and full width 8 x 8 x
         1280 at mixed8, 8 x 8 x 2048 at mixed10.
     """
-    if cut not in CHANNELS:
-        raise ValueError(f"cut has to be one of {', '.join(CHANNELS)}, not {cut!r}")
+    if cut not in CUTS:
+        raise ValueError(f"cut has to be {' or '.join(CUTS)}, not {cut!r}")
     build = _Builder(width)
-    if start == "image":
-        x = inputs = keras.Input((input_size, input_size, 3), name="image")
-        x = _stem_to_mixed8(build, x)
-    else:
-        x = inputs = keras.Input((*GRID, CHANNELS["mixed8"]), name="mixed8_grid")
-        build.count = 76
+    inputs = keras.Input((input_size, input_size, 3), name="image")
+    x = _stem_to_mixed8(build, inputs)
+    if start == "mixed8":
+        inputs = x = keras.Input(x.shape[1:], name="mixed8_grid")
     if cut == "mixed10":
         x = _mixed9_to_mixed10(build, x, last_pooling)
-    return keras.Model(inputs, x, name=f"inception_v3_{start}_to_{cut}")
+    return keras.Model(inputs, x, name=f"from_{start}_to_{cut}")
 
 
 def convolutions(encoder: keras.Model) -> dict[str, layers.Conv2D]:
@@ -164,18 +160,15 @@ def set_encoder_weights(encoder: keras.Model, weights: Mapping[str, np.ndarray])
 
 
 def folded_keras_weights(model: keras.Model) -> dict[str, np.ndarray]:
-    """Weights of a `keras.applications.InceptionV3` with each batch norm folded into its convolution.
+    """Weights of a `keras.applications.InceptionV3`, each batch norm folded into its convolution.
 
     Keras's batch norm has no gamma here: y = (conv(x) - mean) / sqrt(variance + epsilon) + beta.
     """
     convs = [layer for layer in model.layers if isinstance(layer, layers.Conv2D)]
     norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
     # Keras lists layers by depth; its names count in creation order, which is the order we share.
-    by_number = lambda layer: int(
-        "0" + "".join(c for c in layer.name.rpartition("_")[2] if c.isdigit())
-    )  # noqa: E731, E501
-    convs.sort(key=by_number)
-    norms.sort(key=by_number)
+    for layers_of_a_kind in (convs, norms):
+        layers_of_a_kind.sort(key=lambda layer: int(re.sub(r".*?(?:_(\d+))?$", r"0\1", layer.name)))
     weights = {}
     for number, (conv, norm) in enumerate(zip(convs, norms, strict=True)):
         scale = 1.0 / np.sqrt(np.asarray(norm.moving_variance) + norm.epsilon)

@@ -30,8 +30,12 @@ DECODER = "up_down_lstm"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="name or path of a model folder; the default one if left out")
-    parser.add_argument("--precision", choices=PRECISIONS, default="int8", help="of the LiteRT files")
+    parser.add_argument(
+        "--model", help="name or path of a model folder; the default one if left out"
+    )
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="int8", help="of the LiteRT files"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
 
 
@@ -120,7 +124,7 @@ def write_folder(
     return ModelFolder.write(path, about, files)
 
 
-def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+def _npz(arrays: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
@@ -155,7 +159,9 @@ def export_litert(encoder: keras.Model, decoder: Decoder, precision: str) -> dic
 
     prepared = {
         name: tf.TensorSpec(spec.shape, tf.float32, name)
-        for name, spec in tf.function(prepare).get_concrete_function(grid).structured_outputs.items()
+        for name, spec in tf.function(prepare)
+        .get_concrete_function(grid)
+        .structured_outputs.items()
     }
     state = tf.TensorSpec((1, None, prepared.pop("state").shape[-1]), tf.float32, "state")
     words = tf.TensorSpec((1, None), tf.int32, "words")
@@ -177,9 +183,7 @@ def export_litert(encoder: keras.Model, decoder: Decoder, precision: str) -> dic
     }
 
 
-def _convert(
-    owner: Any, function: Any, specs: list[tf.TensorSpec], precision: str
-) -> bytes:
+def _convert(owner: Any, function: Any, specs: list[tf.TensorSpec], precision: str) -> bytes:
     """The function of these inputs, with `owner`'s variables, as a LiteRT model."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision has to be one of {', '.join(PRECISIONS)}, not {precision!r}")

@@ -48,7 +48,7 @@ class CaptioningModel(keras.Model):
         pictures, words = inputs
         return self.decoder(self.encoder(pictures, training=training), words, training=training)
 
-    def compute_loss(  # noqa: D417
+    def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None,
         training: bool = True,
     ) -> Any:  # fmt: skip
@@ -90,7 +90,7 @@ class ScaledAdam(keras.optimizers.Adam):
 def make_generator(
     model: CaptioningModel, max_words: int, sample: bool = False
 ) -> Callable[[Any, int], np.ndarray]:
-    """A compiled function (pictures, captions a photo) -> words (photos, captions, max_words) int32.
+    """A compiled function: pictures, captions a photo -> words (photos, captions, max_words) int32.
 
     It takes the likeliest word each time, or draws one where `sample` is set. A finished caption is
     filled up with padding.

@@ -81,7 +81,9 @@ class StoredGrids:
         return self._grids[np.asarray(indices), mirrored]
 
 
-def store_grids(encoder: keras.Model, paths: Sequence[Path], file: Path, batch: int = 32) -> np.ndarray:
+def store_grids(
+    encoder: keras.Model, paths: Sequence[Path], file: Path, batch: int = 32
+) -> np.ndarray:
     """Runs the encoder once over photos and their mirror images; goes on where it was stopped.
 
     Args:
@@ -106,7 +108,9 @@ def store_grids(encoder: keras.Model, paths: Sequence[Path], file: Path, batch: 
     photos = Photos(paths, encoder.input_shape[1])
     run = tf.function(lambda x: tf.cast(encoder(x, training=False), tf.float16))
     starts = range(done, len(paths), batch)
-    pictures = _ahead(starts, lambda start: photos.read(range(start, min(start + batch, len(paths)))))
+    pictures = _ahead(
+        starts, lambda start: photos.read(range(start, min(start + batch, len(paths))))
+    )
     for start, x in tqdm(pictures, total=len(starts), desc="grids", unit="batch", disable=None):
         grids[start : start + len(x), 0] = run(x).numpy()
         grids[start : start + len(x), 1] = run(x[:, :, ::-1]).numpy()
@@ -116,7 +120,7 @@ def store_grids(encoder: keras.Model, paths: Sequence[Path], file: Path, batch: 
     return grids
 
 
-def _ahead(keys, make) -> Iterator:  # type: ignore[no-untyped-def, type-arg]
+def _ahead(keys, make) -> Iterator:  # type: ignore[no-untyped-def]
     """(key, make(key)) for each key, the next one being made meanwhile."""
     with ThreadPoolExecutor(1) as pool:
         coming = None

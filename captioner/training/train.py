@@ -8,10 +8,12 @@ its work folder, and a run that was killed goes on from the last whole epoch.
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,20 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from captioner.errors import CaptionerError
 from captioner.tokenizer import Tokenizer
 from captioner.training.cider import CiderD
+from captioner.training.datasets import Dataset, Photo, combine, hold_out, read_dataset
 from captioner.training.decoder import Decoder
+from captioner.training.distill import relearn, teacher_logits
 from captioner.training.encoder import (
-    CHANNELS,
     INPUT_SIZE,
     build_encoder,
     encoder_weights,
+    load_encoder_weights,
     set_encoder_weights,
 )
+from captioner.training.export import DECODER, build_untrained, write_folder
 from captioner.training.model import (
     CaptioningModel,
     ScaledAdam,
@@ -38,6 +44,12 @@ from captioner.training.model import (
     save_variables,
 )
 from captioner.training.pictures import Photos, PictureSource, StoredGrids, batches, store_grids
+
+
+class TrainingError(CaptionerError):
+    """A configuration or an argument of training makes no sense."""
+
+    title = "The model cannot be trained"
 
 
 @dataclass(frozen=True)
@@ -67,11 +79,62 @@ class Stage:
 
     def __post_init__(self) -> None:
         if self.learns not in ("decoder", "top", "all"):
-            raise ValueError(f'"learns" has to be decoder, top or all, not {self.learns!r}')
+            raise TrainingError(f'"learns" has to be decoder, top or all, not {self.learns!r}')
         if self.objective not in ("cross_entropy", "self_critical"):
-            raise ValueError(
+            raise TrainingError(
                 f'"objective" has to be cross_entropy or self_critical, not {self.objective!r}'
             )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole training: sizes of the model, and its stages. This is what a JSON file holds.
+
+    `distill_epochs` is for kernels that the base weights lack; `width` and `input_size` make a
+    smaller encoder, for tests.
+    """
+
+    stages: tuple[Stage, ...]
+    cut: str = "mixed10"
+    units: int = 512
+    heads: int = 8
+    min_count: int = 5
+    max_words: int = 20
+    length_penalty: float = 1.0
+    distill_epochs: int = 5
+    bfloat16: bool = True
+    seed: int = 7
+    width: float = 1.0
+    input_size: int = INPUT_SIZE
+
+    @classmethod
+    def read(cls, file: Path) -> Plan:
+        """Reads a JSON file.
+
+        Raises:
+            TrainingError: it is not JSON, or holds a name or a value that is not known.
+        """
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"{file} cannot be read as JSON ({error}).") from error
+        stages = tuple(_known(Stage, stage, file) for stage in values.pop("stages", ()))
+        if not stages:
+            raise TrainingError(f"{file} names no stages; there has to be one at least.")
+        return _known(cls, {**values, "stages": stages}, file)
+
+
+def _known(kind: Any, values: Mapping[str, Any], file: Path) -> Any:
+    names = {f.name for f in fields(kind)}
+    if unknown := sorted(set(values) - names):
+        raise TrainingError(
+            f"{file} holds {', '.join(unknown)}, which {kind.__name__.lower()}s do not know; "
+            f"they know {', '.join(sorted(names))}."
+        )
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise TrainingError(f"{file}: {error}.") from error
 
 
 @dataclass(frozen=True)
@@ -164,8 +227,8 @@ class StageRun:
             row["seconds"] = round(time.time() - started)
             if not scores or row["dev_cider"] > max(scores):
                 save_variables(best, self.model.variables)
-            for variable, value in raw:
-                variable.assign(value)
+            for variable, own in raw:
+                variable.assign(own)
             self.history.append(row)
             with log.as_default(step=epoch + 1):
                 for key, value in row.items():
@@ -184,16 +247,16 @@ class StageRun:
     def _epoch(self, epoch: int) -> dict[str, float]:
         rng = np.random.default_rng([self.seed, epoch])
         keras.utils.set_random_seed(int(rng.integers(2**31)))
-        order = rng.permutation(len(self.examples))
+        order = rng.permutation(len(self.examples)).tolist()
         whole = len(order) - len(order) % self.stage.photos_a_step
         feed = batches(self.source, order[:whole], self.stage.photos_a_step, rng)
         losses, rewards = [], []
         total = whole // self.stage.photos_a_step
         bar = tqdm(feed, total=total, desc=f"{self.stage.name} {epoch + 1}", disable=None)
         for indices, pictures in bar:
-            if self.reward is not None:
-                x, y, weight, reward = self._samples(indices, pictures)
-                rewards.append(reward)
+            if self.reward:
+                x, y, weight, mean = self._samples(indices, pictures, self.reward)
+                rewards.append(mean)
             else:
                 captions = [self.examples[i].captions for i in indices]
                 x, y, weight = word_arrays(captions, self.stage.samples, self.max_words, rng)
@@ -206,7 +269,7 @@ class StageRun:
         return row
 
     def _samples(
-        self, indices: Sequence[int], pictures: np.ndarray
+        self, indices: Sequence[int], pictures: np.ndarray, reward: CiderD
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
         """Sampled captions weighted by their advantage over the mean of the photo's other samples.
 
@@ -214,18 +277,17 @@ class StageRun:
         Variant of Self-Critical Sequence Training", 2020.
         """
         words = self.sample(pictures, self.stage.samples)  # (photos, samples, time)
-        assert self.reward is not None
-        rewards = np.array(
+        scores = np.array(
             [
-                [self.reward.score(i, _upto_end(line)) for line in own]
+                [reward.score(i, _upto_end(line)) for line in own]
                 for i, own in zip(indices, words, strict=True)
             ],
             np.float32,
         )
-        others = (rewards.sum(1, keepdims=True) - rewards) / (self.stage.samples - 1)
+        others = (scores.sum(1, keepdims=True) - scores) / (self.stage.samples - 1)
         given = np.concatenate([np.full_like(words[..., :1], Tokenizer.START), words[..., :-1]], -1)
-        weight = (words != Tokenizer.PAD) * (rewards - others)[..., None]
-        return given, words, weight.astype(np.float32), float(rewards.mean())
+        weight = (words != Tokenizer.PAD) * (scores - others)[..., None]
+        return given, words, weight.astype(np.float32), float(scores.mean())
 
     def evaluate(self) -> float:
         """CIDEr-D x 100 of greedy captions of the dev photos, by our own word splitting."""
@@ -242,3 +304,180 @@ def _upto_end(line: np.ndarray, keep_end: bool = True) -> tuple[int, ...]:
     if Tokenizer.END in words:
         return words[: words.index(Tokenizer.END) + keep_end]
     return words
+
+
+class Training:
+    """Runs a plan on photos, and keeps what is known in between in a work folder."""
+
+    def __init__(self, plan: Plan, data: Dataset, work: Path) -> None:
+        self.plan, self.work = plan, work
+        work.mkdir(parents=True, exist_ok=True)
+        self.photos: list[Photo] = [*data.of("train"), *data.of("dev")]
+        self.training = len(data.of("train"))
+        if not 0 < self.training < len(self.photos):
+            raise TrainingError(
+                f"Photos for training and for dev are needed, and there are: {data}."
+            )
+        captions = (c for photo in self.photos[: self.training] for c in photo.captions)
+        self.tokenizer = Tokenizer.fit(captions, plan.min_count)
+        self.examples = [
+            Example(photo.path, tuple(tuple(self.tokenizer.encode(c)) for c in photo.captions))
+            for photo in self.photos
+        ]
+        self.paths = [photo.path for photo in self.photos]
+        self.history: dict[str, list[dict[str, Any]]] = {}
+
+    def run(self, encoder_weights_from: str | Path, teacher: Path | None) -> None:
+        """All stages, from base weights on; each that is already done is only read."""
+        plan = self.plan
+        keras.utils.set_random_seed(plan.seed)
+        keras.config.set_dtype_policy("mixed_bfloat16" if plan.bfloat16 else "float32")
+        base, self.last_pooling = load_encoder_weights(encoder_weights_from)
+        self.encoder_weights: dict[str, np.ndarray] = dict(base)
+        self._relearn(teacher)
+        self.decoder = Decoder(
+            len(self.tokenizer), self._encoder().output_shape[-1], plan.units, plan.heads
+        )
+        for stage in plan.stages:
+            encoder, source = self._stage_input(stage)
+            model = CaptioningModel(encoder, self.decoder, train_encoder=stage.learns != "decoder")
+            train = _Part(source, 0), self.examples[: self.training]
+            dev = _Part(source, self.training), self.examples[self.training :]
+            run = StageRun(stage, model, train, dev, plan.max_words, self.work, plan.seed)
+            self.history[stage.name] = run.run()
+            self.encoder_weights.update(encoder_weights(encoder, "float32"))
+
+    def _encoder(self, start: str = "image") -> keras.Model:
+        plan = self.plan
+        encoder = build_encoder(plan.cut, self.last_pooling, start, plan.input_size, plan.width)
+        set_encoder_weights(encoder, self.encoder_weights)
+        return encoder
+
+    def _relearn(self, teacher: Path | None) -> None:
+        """The kernels that the base weights lack, if there are any."""
+        lacking = {
+            name.split("/")[0]
+            for name in encoder_weights(self._encoder())
+            if name not in self.encoder_weights
+        }
+        if not lacking:
+            return
+        done = self.work / "relearned.npz"
+        if not done.exists():
+            if teacher is None:
+                raise TrainingError(
+                    f"The encoder weights lack {', '.join(sorted(lacking))}; name a classifier "
+                    "with --teacher to learn them from, or cut the network before them."
+                )
+            logits = teacher_logits(teacher, self.paths, self.work / "teacher.npy")
+            top = self._encoder("mixed8")
+            relearn(
+                top, sorted(lacking), self._grids("mixed8")[: self.training],
+                logits[: self.training], self.plan.distill_epochs, seed=self.plan.seed,
+            )  # fmt: skip
+            learned: dict[str, Any] = encoder_weights(top, "float32")
+            np.savez(done, **{k: v for k, v in learned.items() if k.split("/")[0] in lacking})
+        with np.load(done) as file:
+            self.encoder_weights.update({key: file[key] for key in file.files})
+
+    def _grids(self, cut: str) -> np.ndarray:
+        plan = self.plan
+        encoder = build_encoder(cut, self.last_pooling, "image", plan.input_size, plan.width)
+        set_encoder_weights(encoder, self.encoder_weights)
+        return store_grids(encoder, self.paths, self.work / f"{cut}.npy")
+
+    def _stage_input(self, stage: Stage) -> tuple[keras.Model, PictureSource]:
+        """The part of the encoder that a stage runs, and what is fed to it."""
+        if stage.learns == "all":
+            return self._encoder(), Photos(self.paths, self.plan.input_size)
+        if stage.learns == "top":
+            return self._encoder("mixed8"), StoredGrids(self._grids("mixed8"))
+        grids = self._grids(self.plan.cut)
+        whole = keras.Input(grids.shape[2:])
+        return keras.Model(whole, keras.layers.Identity()(whole)), StoredGrids(grids)
+
+    def write(self, folder: Path, trained_on: Sequence[str], precision: str) -> None:
+        """The trained model as a model folder, with its plan and the course of its training."""
+        plan = self.plan
+        keras.config.set_dtype_policy("float32")
+        shape = build_encoder(
+            plan.cut, self.last_pooling, "image", plan.input_size, plan.width
+        ).output_shape
+        encoder_about = {
+            "architecture": "inception_v3" if plan.width == 1.0 else "tiny",
+            "cut": plan.cut, "last_pooling": self.last_pooling, "width": plan.width,
+            "input_size": plan.input_size, "grid": list(shape[1:3]), "channels": shape[3],
+        }  # fmt: skip
+        manifest = {
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "encoder": encoder_about,
+            "decoder": {
+                "architecture": DECODER, "units": plan.units, "heads": plan.heads,
+                "vocabulary_size": len(self.tokenizer), "max_words": plan.max_words,
+                "length_penalty": plan.length_penalty,
+            },
+            "confident_threshold": 0.0,
+            "trained_on": list(trained_on),
+            "scores": {},
+        }  # fmt: skip
+        encoder, decoder = build_untrained(manifest)
+        set_encoder_weights(encoder, self.encoder_weights)
+        for new, trained in zip(
+            decoder.trainable_variables, self.decoder.trainable_variables, strict=True
+        ):
+            new.assign(trained)
+        more = {"training.json": {"plan": asdict(plan), "history": self.history}}
+        files = {name: json.dumps(value, indent=1).encode() for name, value in more.items()}
+        write_folder(folder, encoder, decoder, self.tokenizer, manifest, precision, files)
+
+
+class _Part:
+    """The photos of a source from some index on, as a source of their own."""
+
+    def __init__(self, source: PictureSource, first: int) -> None:
+        self._source, self._first = source, first
+
+    def read(self, indices: Sequence[int], rng: np.random.Generator | None = None) -> np.ndarray:
+        return self._source.read([self._first + i for i in indices], rng)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", type=Path, action="append", required=True,
+        help="a collection of captioned photos; repeat it for several",
+    )  # fmt: skip
+    parser.add_argument("--config", type=Path, required=True, help="the plan, a JSON file")
+    parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
+    parser.add_argument(
+        "--work", type=Path, required=True,
+        help="folder for checkpoints, stored grids and logs; a killed run goes on from there",
+    )  # fmt: skip
+    parser.add_argument(
+        "--encoder-weights", default="imagenet",
+        help='"imagenet" (Keras downloads them) or an .npz file',
+    )  # fmt: skip
+    parser.add_argument(
+        "--teacher", type=Path, help="a LiteRT classifier, to learn kernels from that weights lack"
+    )
+    parser.add_argument(
+        "--leave-out", type=Path, help="JSON list of file names that are not trained on"
+    )
+    parser.add_argument("--precision", default="int8", help="of the LiteRT files")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Trains a model by a plan, from photos to a model folder."""
+    plan = Plan.read(arguments.config)
+    data = combine(read_dataset(path) for path in arguments.data)
+    if arguments.leave_out:
+        aside = frozenset(json.loads(arguments.leave_out.read_text()))
+        data = Dataset(tuple(p for p in data.photos if p.path.name not in aside), data.missing)
+    if not data.of("dev"):
+        data = hold_out(data)
+    print(data)
+    training = Training(plan, data, arguments.work)
+    training.run(arguments.encoder_weights, arguments.teacher)
+    names = [path.resolve().name for path in arguments.data]
+    training.write(arguments.out, names, arguments.precision)
+    print(f"{arguments.out} holds the model; score it with 'captioner evaluate'.")
+    return 0

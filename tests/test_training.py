@@ -1,0 +1,292 @@
+"""Training on a handful of real photos: every kind of stage, resuming, what comes out."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+
+from captioner import Captioner
+from captioner.tokenizer import Tokenizer
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import keras
+
+    from captioner.training import train as training
+    from captioner.training.decoder import Decoder
+    from captioner.training.encoder import (
+        build_encoder,
+        encoder_weights,
+        folded_keras_weights,
+        set_encoder_weights,
+    )
+    from captioner.training.model import CaptioningModel, make_generator
+    from captioner.training.pictures import Photos, store_grids
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+CAPTIONS = {
+    "astronaut": ["A woman in an orange suit smiles .", "An astronaut in front of a flag ."],
+    "coffee": ["A cup of coffee on a saucer .", "A white cup with a spoon stands on a table ."],
+    "chelsea": ["A cat looks at the camera .", "A brown cat is lying down ."],
+    "rocket": ["A rocket is launched at night .", "A rocket stands on the pad ."],
+}
+SIZE, WIDTH = 139, 0.05
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Our layout: each photo as it is, cropped, and turned, for train and for dev."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "images").mkdir()
+    captions, split = {}, {}
+    for name, own in CAPTIONS.items():
+        photo = getattr(skimage.data, name)()[..., ::-1]
+        for kind, variant in (("whole", photo), ("crop", photo[40:, 40:]), ("dev", photo[:-30])):
+            file = f"{name}_{kind}.jpg"
+            cv2.imwrite(str(folder / "images" / file), cv2.resize(variant, (160, 160)))
+            captions[file], split[file] = own, "dev" if kind == "dev" else "train"
+    (folder / "captions.json").write_text(json.dumps(captions))
+    (folder / "split.json").write_text(json.dumps(split))
+    return folder
+
+
+def plan(tmp_path, stages, **more):
+    file = tmp_path / "plan.json"
+    sizes = {"units": 16, "heads": 2, "min_count": 1, "max_words": 9, "bfloat16": False}
+    file.write_text(
+        json.dumps({**sizes, "input_size": SIZE, "width": WIDTH, "stages": stages, **more})
+    )
+    return file
+
+
+def stage(name, learns, **more):
+    steps = {"epochs": 1, "learning_rate": 0.01, "photos_a_step": 4, "samples": 2,
+             "warmup_steps": 1, "dropout": 0.1, "average": 0.5}  # fmt: skip
+    return {"name": name, "learns": learns, **steps, **more}
+
+
+@pytest.fixture(scope="module")
+def base_weights(tmp_path_factory):
+    """Weights to start from, without the two kernels that the published ones lack."""
+    keras.utils.set_random_seed(5)
+    weights = encoder_weights(build_encoder(input_size=SIZE, width=WIDTH), "float32")
+    file = tmp_path_factory.mktemp("weights") / "base.npz"
+    np.savez(
+        file, **{k: v for k, v in weights.items() if k not in ("conv81/kernel", "conv90/kernel")}
+    )
+    return file
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A small LiteRT classifier that ends in a softmax."""
+    import tensorflow as tf
+
+    classifier = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            keras.layers.Conv2D(4, 8, 8, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(6, activation="softmax"),
+        ]
+    )
+    converter = tf.lite.TFLiteConverter.from_keras_model(classifier)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    rng = np.random.default_rng(0)
+    converter.representative_dataset = lambda: (
+        [rng.uniform(0, 255, (1, 32, 32, 3)).astype(np.float32)] for _ in range(4)
+    )
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.uint8
+    file = tmp_path_factory.mktemp("teacher") / "teacher.tflite"
+    file.write_bytes(converter.convert())
+    return file
+
+
+def run(file, data, out, work, weights, teacher=None):
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    training.add_arguments(parser)
+    arguments = ["--data", data, "--config", file, "--out", out, "--work", work,
+                 "--encoder-weights", weights, "--precision", "float32"]  # fmt: skip
+    if teacher:
+        arguments += ["--teacher", teacher]
+    return training.main(parser.parse_args([str(a) for a in arguments]))
+
+
+def test_all_stages_make_a_model_that_serves(data, tmp_path, base_weights, teacher):
+    stages = [
+        stage("top", "top", epochs=2),
+        stage("all", "all"),
+        stage("reward", "decoder", objective="self_critical", learning_rate=1e-3),
+    ]
+    file = plan(tmp_path, stages, distill_epochs=2)
+    out, work = tmp_path / "out", tmp_path / "work"
+    assert run(file, data, out, work, base_weights, teacher) == 0
+
+    captioner = Captioner.load(out)
+    caption = captioner.caption(data / "images" / "coffee_dev.jpg")
+    assert caption.text
+    known = {word for own in CAPTIONS.values() for c in own for word in Tokenizer.split(c)}
+    assert {word.word for word in caption.words} <= known
+    kept = json.loads((out / "training.json").read_text())
+    assert [len(kept["history"][name]) for name in ("top", "all", "reward")] == [2, 1, 1]
+    assert kept["plan"]["stages"][0]["name"] == "top"
+    assert "reward" in kept["history"]["reward"][0]
+    assert list((work / "top").glob("events*")), "no TensorBoard log"
+
+
+def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(data, tmp_path, base_weights, teacher):
+    """The same weights, whether three epochs ran in one go or the run died after the first."""
+    stages = [stage("top", "top", epochs=3, patience=9)]
+    file = plan(tmp_path, stages, distill_epochs=1)
+    run(file, data, tmp_path / "a", tmp_path / "work_a", base_weights, teacher)
+
+    real, calls = training.StageRun._epoch, []
+
+    def dies(self, epoch):
+        calls.append(epoch)
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return real(self, epoch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.StageRun, "_epoch", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(file, data, tmp_path / "b", tmp_path / "work_b", base_weights, teacher)
+    assert calls == [0, 1]
+    run(file, data, tmp_path / "b", tmp_path / "work_b", base_weights, teacher)
+    for name in ("encoder.npz", "decoder.npz"):
+        with np.load(tmp_path / "a" / name) as one, np.load(tmp_path / "b" / name) as other:
+            for key in one.files:
+                np.testing.assert_array_equal(one[key], other[key], err_msg=f"{name} {key}")
+
+
+def test_training_learns(data):
+    """On four photos the loss falls, and the captions become those photos' own."""
+    keras.utils.set_random_seed(1)
+    encoder = build_encoder(input_size=SIZE, width=WIDTH)
+    captions = {name: own[0] for name, own in CAPTIONS.items()}
+    tokenizer = Tokenizer.fit(captions.values(), 1)
+    model = CaptioningModel(encoder, Decoder(len(tokenizer), encoder.output_shape[-1], 32, 2, 0.0))
+    model.compile(optimizer=keras.optimizers.Adam(5e-3), jit_compile=False)
+    photos = Photos([data / "images" / f"{name}_whole.jpg" for name in captions], SIZE).read(
+        range(4)
+    )
+    ids = [[tokenizer.encode(c)] for c in captions.values()]
+    x, y, weight = training.word_arrays(ids, 1, 10, np.random.default_rng(0))
+    losses = [float(model.train_on_batch([photos, x], y, sample_weight=weight)) for _ in range(60)]
+    assert losses[-1] < losses[0] / 4
+    said = [tokenizer.decode(words[0]) for words in make_generator(model, 10)(photos, 1)]
+    assert (
+        sum(a == " ".join(Tokenizer.split(b)) for a, b in zip(said, captions.values(), strict=True))
+        >= 3
+    )
+
+
+def test_the_folded_encoder_is_keras_own():
+    """Same topology, same order: a folded `keras.applications` network gives the same features."""
+    keras.utils.set_random_seed(2)
+    reference = keras.applications.InceptionV3(
+        include_top=False, weights=None, input_shape=(139, 139, 3)
+    )
+    rng = np.random.default_rng(0)
+    for layer in reference.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.beta.assign(rng.normal(0, 0.3, layer.beta.shape))
+            layer.moving_mean.assign(rng.normal(0, 0.3, layer.moving_mean.shape))
+            layer.moving_variance.assign(rng.uniform(0.5, 2, layer.moving_variance.shape))
+    ours = build_encoder("mixed10", "average", input_size=139)
+    assert set_encoder_weights(ours, folded_keras_weights(reference)) == []
+    x = rng.uniform(-1, 1, (2, 139, 139, 3)).astype(np.float32)
+    wanted, given = np.asarray(reference(x, training=False)), np.asarray(ours(x))
+    np.testing.assert_allclose(given, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_the_part_behind_mixed8_continues_the_whole():
+    keras.utils.set_random_seed(2)
+    whole = build_encoder(input_size=SIZE, width=WIDTH)
+    weights = encoder_weights(whole, "float32")
+    x = np.random.default_rng(0).uniform(-1, 1, (1, SIZE, SIZE, 3)).astype(np.float32)
+    mixed8 = build_encoder("mixed8", input_size=SIZE, width=WIDTH)
+    behind = build_encoder(start="mixed8", input_size=SIZE, width=WIDTH)
+    assert set_encoder_weights(mixed8, weights) == set_encoder_weights(behind, weights) == []
+    np.testing.assert_allclose(behind(mixed8(x)), whole(x), rtol=1e-4, atol=1e-5)
+    assert len([key for key in weights if key.endswith("kernel")]) == 94
+
+
+def test_stored_grids_go_on_where_they_stopped(data, tmp_path):
+    encoder = build_encoder(input_size=SIZE, width=WIDTH)
+    paths = sorted((data / "images").glob("*.jpg"))
+    file = tmp_path / "grids.npy"
+    grids = np.array(store_grids(encoder, paths, file, batch=4))
+    assert grids.shape == (12, 2, 3, 3, encoder.output_shape[-1])
+    photos = Photos(paths, SIZE).read([5])
+    np.testing.assert_allclose(grids[5, 0], encoder(photos)[0], rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(grids[5, 1], encoder(photos[:, :, ::-1])[0], rtol=2e-3, atol=2e-3)
+    note = file.with_suffix(".json")
+    state = json.loads(note.read_text())
+    stored = np.load(file, mmap_mode="r+")
+    stored[4:] = 0
+    stored.flush()
+    note.write_text(json.dumps({**state, "done": 4}))
+    np.testing.assert_array_equal(store_grids(encoder, paths, file, batch=4), grids)
+    # Of other weights they are all made again.
+    encoder.layers[1].bias.assign(encoder.layers[1].bias + 1)
+    assert not np.array_equal(store_grids(encoder, paths, file, batch=4), grids)
+
+
+def test_augmented_photos_differ_and_follow_their_seed(data):
+    photos = Photos(sorted((data / "images").glob("*.jpg"))[:3], SIZE)
+    plain = photos.read([0, 1, 2])
+    one, same, other = (photos.read([0, 1, 2], np.random.default_rng(s)) for s in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert not np.allclose(one, other)
+    assert not np.allclose(one, plain)
+    assert np.abs(one).max() <= 1
+
+
+def test_words_become_arrays():
+    captions = [[[5, 6], [7]], [[8, 9, 10, 11, 12]]]
+    given, wanted, weight = training.word_arrays(captions, 2, 4, np.random.default_rng(0))
+    start, end = Tokenizer.START, Tokenizer.END
+    assert sorted(given[0].tolist()) == [[start, 5, 6, 0], [start, 7, 0, 0]]
+    assert sorted(wanted[0].tolist()) == [[5, 6, end, 0], [7, end, 0, 0]]
+    # One caption where two are wanted: twice, at half the weight; too long: cut, without an end.
+    assert wanted[1].tolist() == [[8, 9, 10, 11]] * 2
+    assert weight[1].tolist() == [[0.5] * 4] * 2
+
+
+ONE = {"name": "x", "learns": "top", "epochs": 1, "learning_rate": 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"stages": []}, "names no stages"),
+        ({"stages": [{**ONE, "speed": 9}]}, "speed"),
+        ({"stages": [ONE], "unitz": 9}, "unitz"),
+        ({"stages": [{**ONE, "learns": "tail"}]}, "tail"),
+        ({"stages": [{"name": "x", "learns": "top"}]}, "epochs"),
+        ({"stages": [{**ONE, "objective": "fun"}]}, "fun"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(tmp_path, values, sentence):
+    file = tmp_path / "plan.json"
+    file.write_text(json.dumps(values))
+    with pytest.raises(training.TrainingError, match=sentence):
+        training.Plan.read(file)
+
+
+def test_missing_kernels_want_a_teacher(data, tmp_path, base_weights):
+    file = plan(tmp_path, [stage("top", "top")])
+    with pytest.raises(training.TrainingError, match="--teacher"):
+        run(file, data, tmp_path / "out", tmp_path / "work", base_weights)
+    assert not (tmp_path / "out").exists()
