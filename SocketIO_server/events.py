@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -39,7 +40,7 @@ MAX_IN_PROGRESS = 1_000  # photos that viewers are told are being worked on
 
 # Messages a second from one connection, and how many may come at once. A publisher that has waited
 # for the relay sends what it has in one go; a viewer has nothing to send.
-PUBLISHER_RATE = (200.0, 2_000.0)
+PUBLISHER_RATE = (1_000.0, 5_000.0)
 VIEWER_RATE = (2.0, 20.0)
 RETRY_AFTER = 5.0  # seconds after which a publisher may try again when the history failed
 
@@ -94,7 +95,7 @@ class Relay:
         self.lock = lock
         self.metrics = Metrics()
         self.stopping = False
-        self._socketio = socketio
+        self.socketio = socketio
         self._token = token.encode()
         self._clients: dict[str, Client] = {}
         # id -> (the connection that works on it, what viewers were told), the oldest first
@@ -103,6 +104,7 @@ class Relay:
         self.metrics.viewers.set_function(
             lambda: sum(client.viewer for client in list(self._clients.values()))
         )
+        self.metrics.captions.set_function(self._count)
         socketio.on_event("connect", self._connect)
         socketio.on_event("disconnect", self._disconnect)
         for name, check, handle in (
@@ -121,14 +123,21 @@ class Relay:
             return "The relay is stopping."
         try:
             with self.lock:
-                self.metrics.captions.set(self.history.count())
+                self.history.open()
         except HistoryError as error:
             return str(error)
         return None
 
+    def _count(self) -> float:
+        try:
+            with self.lock:
+                return self.history.count()
+        except HistoryError:
+            return math.nan
+
     def waiting(self) -> int:
         """Messages that have not been handed to the network yet, over all clients."""
-        return sum(s.queue.qsize() for s in list(self._socketio.server.eio.sockets.values()))
+        return sum(s.queue.qsize() for s in list(self.socketio.server.eio.sockets.values()))
 
     # Connections
 
@@ -145,7 +154,7 @@ class Relay:
         self._clients[sid] = Client(publisher, viewer, TokenBucket(rate, burst))
         if viewer:
             # not here: the client is told that it is connected only after this handler
-            self._socketio.start_background_task(self._catch_up, sid, last_seq)
+            self.socketio.start_background_task(self._catch_up, sid, last_seq)
 
     def _admit(self, auth: Any) -> tuple[bool, bool, int | None]:
         """Whether a client may publish, whether it wants to view, and the last caption it has."""
@@ -170,7 +179,7 @@ class Relay:
         # In the background, since this may run inside a broadcast, which holds the lock: sending to
         # a client that has not answered for long closes its connection.
         if any(sid == worker for worker, _ in self._in_progress.values()):
-            self._socketio.start_background_task(self._give_up_work_of, sid)
+            self.socketio.start_background_task(self._give_up_work_of, sid)
 
     def _give_up_work_of(self, sid: str) -> None:
         """Tell viewers not to wait for a publisher that has gone; it may still send the caption."""
@@ -184,9 +193,9 @@ class Relay:
 
     def _catch_up(self, sid: str, last_seq: int | None) -> None:
         """Send a viewer its history and make it live."""
-        manager = self._socketio.server.manager
+        manager = self.socketio.server.manager
         while sid in self._clients and not manager.is_connected(sid, "/"):
-            self._socketio.sleep(0.005)  # about to be told that it is connected
+            self.socketio.sleep(0.005)  # about to be told that it is connected
         position, more = None, True
         while more and sid in self._clients:
             with self.lock:
@@ -198,7 +207,7 @@ class Relay:
                 if not more:
                     self._go_live(sid)
             while more and sid in self._clients and self._is_behind(sid):
-                self._socketio.sleep(0.02)
+                self.socketio.sleep(0.02)
 
     def _piece(
         self, position: int | None, last_seq: int | None
@@ -223,7 +232,7 @@ class Relay:
         if client is None:
             return
         try:
-            self._socketio.server.enter_room(sid, LIVE)
+            self.socketio.server.enter_room(sid, LIVE)
         except (KeyError, ValueError):  # gone, and its disconnect is just being handled
             return
         for identifier in client.missed:
@@ -235,20 +244,20 @@ class Relay:
 
     def _is_behind(self, sid: str) -> bool:
         """Whether a piece of history still waits for the network to this client."""
-        server = self._socketio.server
+        server = self.socketio.server
         sockets = server.eio.sockets
         socket = sockets.get(server.manager.eio_sid_from_sid(sid, "/"))
         return socket is not None and socket.queue.qsize() > 1
 
     def _send(self, event: str, payload: dict[str, Any], sid: str) -> None:
-        self._socketio.emit(event, payload, to=sid, ignore_queue=True)
+        self.socketio.emit(event, payload, to=sid, ignore_queue=True)
 
     def _broadcast(self, event: str, payload: dict[str, Any]) -> None:
         # Never waits: it puts the message into each viewer's queue. The caller holds the lock.
-        self._socketio.emit(event, payload, to=LIVE)
+        self.socketio.emit(event, payload, to=LIVE)
 
     def _hang_up(self, sid: str) -> None:
-        server = self._socketio.server
+        server = self.socketio.server
         server.eio.disconnect(server.manager.eio_sid_from_sid(sid, "/"))
 
     # Messages from publishers

@@ -33,7 +33,8 @@ SCHEMA_VERSION = 1
 IDS_REMEMBERED = 100_000
 FORGOTTEN_TOLD = 1_000
 
-_SCHEMA = f"""
+_SCHEMA = (
+    """
 CREATE TABLE captions (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,  -- AUTOINCREMENT: a number is never given twice
     id TEXT UNIQUE,                         -- NULL where the publisher gave none
@@ -41,16 +42,19 @@ CREATE TABLE captions (
     words TEXT NOT NULL,                    -- of the caption: " two dogs run", see _AFTER
     thumbnail BLOB,
     thumbnail_kind TEXT
-);
+)
+""",
+    """
 CREATE TABLE gone (
     id TEXT PRIMARY KEY,
     seq INTEGER NOT NULL,
     forgotten INTEGER NOT NULL              -- 1: on request; 0: it made room for newer ones
-);
-CREATE INDEX gone_forgotten ON gone (seq) WHERE forgotten;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
+)
+""",
+    "CREATE INDEX gone_forgotten ON gone (seq) WHERE forgotten",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
 
 # The condition in both: each word of the JSON list begins a word of the caption.
 _AFTER = """
@@ -266,22 +270,26 @@ class History:
         )
         try:
             connection.text_factory = lambda raw: raw.decode("utf-8", "replace")  # see `after`
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")  # on disk means on disk
-            connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
             owner = connection.execute("PRAGMA application_id").fetchone()[0]
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-                connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-                connection.execute(
-                    "INSERT INTO sqlite_sequence (name, seq) VALUES ('captions', ?)",
-                    (self._begins_after,),
-                )
-            elif (owner, version) != (APPLICATION_ID, SCHEMA_VERSION):
+            is_new = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+            if not is_new and (owner, version) != (APPLICATION_ID, SCHEMA_VERSION):
                 raise HistoryError(
                     f"{self.path} is a database of another program, or of a newer version of "
                     "this one; set RELAY_DB to another file."
                 )
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")  # on disk means on disk
+            connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
+            if is_new:
+                connection.execute("BEGIN IMMEDIATE")
+                for statement in _SCHEMA:
+                    connection.execute(statement)
+                connection.execute(
+                    "INSERT INTO sqlite_sequence (name, seq) VALUES ('captions', ?)",
+                    (self._begins_after,),
+                )
+                connection.execute("COMMIT")
             self._count = connection.execute("SELECT count(*) FROM captions").fetchone()[0]
             if self._count > self.keep:  # RELAY_KEEP is smaller than it was
                 connection.execute("BEGIN IMMEDIATE")

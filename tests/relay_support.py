@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,12 @@ TOKEN = "the-token-of-the-tests"
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 4 + b"\xff\xd9"
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
     until = time.monotonic() + seconds
     while not condition():
@@ -26,22 +34,30 @@ def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
 
 
 class Relay:
-    """A relay process on a port of its own, started as a user starts it."""
+    """A relay process on a port of its own, started as a user starts it, or by another `script`."""
 
-    def __init__(self, state: Path, port: int, **environment: object) -> None:
-        self.state, self.port = state, port
-        self.url = f"http://127.0.0.1:{port}"
+    script = ROOT / "SocketIO_server" / "server.py"
+
+    def __init__(self, state: Path, script: Path | None = None, **environment: object) -> None:
+        self.state, self.port = state, free_port()
+        self.script = script or self.script
+        self.url = f"http://127.0.0.1:{self.port}"
         self._environment = {
             "CAPTIONER_STATE": str(state),
-            "RELAY_PORT": str(port),
+            "RELAY_PORT": str(self.port),
             "RELAY_TOKEN": TOKEN,
             **{name: str(value) for name, value in environment.items()},
         }
         self.start()
 
     def start(self) -> None:
-        self.server = Server(ROOT / "SocketIO_server" / "server.py", self._environment)
+        self.server = Server(self.script, self._environment)
         self.server.wait_ready()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        self.server.process.terminate()
+        return self.server.wait_ended()
 
     def kill(self) -> None:
         """kill -9."""
@@ -86,12 +102,20 @@ class WireClient:
     "43" acknowledgement, "44" refused, "45n-" event with n binary attachments.
     """
 
-    def __init__(self, relay: Relay, auth: dict[str, Any] | None = None, **headers: str) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        auth: dict[str, Any] | None = None,
+        receive_buffer: int | None = None,
+        **headers: str,
+    ) -> None:
+        buffer = (socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket = websocket.create_connection(
             f"ws://127.0.0.1:{relay.port}/socket.io/?EIO=4&transport=websocket",
             timeout=10,
             header=headers,
             suppress_origin=True,
+            sockopt=[buffer] if receive_buffer else [],
         )
         self.acks: dict[int, Any] = {}
         self.refusal: Any = None

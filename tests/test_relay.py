@@ -28,14 +28,10 @@ def new_id() -> str:
 @pytest.fixture(scope="module")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     """One relay for all tests here that do not break it."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = Relay(tmp_path_factory.mktemp("relay") / "state", port)
+    process = Relay(tmp_path_factory.mktemp("relay") / "state")
     yield process
     process.kill()
+    assert "Traceback" not in process.server.output
 
 
 @pytest.fixture
@@ -157,54 +153,6 @@ def test_a_viewer_that_comes_back_gets_what_it_missed(
     sent = [publisher.call("predict", {"caption": f"missed {i}"})["seq"] for i in range(4)]
     assert numbers(connect({"last_seq": sent[1]}).history()) == sent[2:]
     assert numbers(connect({"last_seq": sent[3]}).history()) == []
-
-
-def test_history_comes_in_pieces_and_then_live_without_gap_or_double(
-    relay: Relay, publisher: WireClient, connect: Connect
-) -> None:
-    """Viewers that connect while captions pour in: each caption once, in order, history first."""
-    start = publisher.call("predict", {"caption": "start"})["seq"]
-    for i in range(450):
-        publisher.send("predict", {"caption": f"before {i}"})
-    assert publisher.call("captioning_failed", {"id": "x"})["ok"]  # so all of them are there
-    last = 0
-
-    def pour() -> None:
-        nonlocal last
-        client = WireClient(relay, {"token": TOKEN, "viewer": False})
-        for i in range(150):
-            last = client.call("predict", {"caption": f"meanwhile {i}"})["seq"]
-        client.close()
-
-    pouring = threading.Thread(target=pour)
-    pouring.start()
-    for _ in range(5):
-        client = connect({"last_seq": start})
-        pieces = client.history()
-        assert len(pieces) >= 3
-        assert max(len(piece["captions"]) for piece in pieces) <= 200
-        seen = numbers(pieces)
-        if pouring.is_alive():
-            event, caption = client.receive()
-            assert event == "prediction"
-            seen.append(caption["seq"])
-        assert seen == list(range(start + 1, start + 1 + len(seen)))
-    pouring.join()
-    client = connect({"last_seq": start})
-    assert numbers(client.history()) == list(range(start + 1, last + 1))
-    fresh = connect().history()
-    assert numbers(fresh) == list(range(last - 199, last + 1))
-
-
-def test_big_thumbnails_make_small_pieces(publisher: WireClient, connect: Connect) -> None:
-    big = base64.b64encode(b"\xff\xd8\xff" + bytes(190_000)).decode()
-    message = {"caption": "big", "thumbnail": f"data:image/jpeg;base64,{big}"}
-    sent = [publisher.call("predict", message)["seq"] for _ in range(8)]
-    pieces = connect({"last_seq": sent[0] - 1}).history()
-    assert numbers(pieces) == sent
-    assert len(pieces) == 3
-    identifiers = [publisher.call("predict", {"caption": "small"}) for _ in range(2)]
-    assert identifiers
 
 
 def test_work_in_progress_is_shown_and_ends(

@@ -1,0 +1,60 @@
+"""The relay as a Flask application: its parts, put together. Nothing happens at import."""
+
+from __future__ import annotations
+
+import logging
+
+import flask
+from flask_socketio import SocketIO
+
+from captioner.errors import SettingsError
+from captioner.settings import Settings
+from SocketIO_server import async_modes
+from SocketIO_server.api import Guard, add_routes
+from SocketIO_server.bounds import BoundedPacket, BriefFilter
+from SocketIO_server.events import Relay
+from SocketIO_server.history import History
+from SocketIO_server.messages import MAX_MESSAGE
+from SocketIO_server.origins import Origins
+
+
+def create_app(settings: Settings) -> flask.Flask:
+    """A relay; `app.extensions` holds its `relay` and its `socketio`.
+
+    To be called after `async_modes.prepare`.
+
+    Raises:
+        SettingsError: the secret that publishers have to show cannot be kept, or a package for
+            RELAY_MESSAGE_QUEUE is missing.
+    """
+    app = flask.Flask(__name__, static_folder=None)
+    origins = Origins(settings)
+    library_log = logging.getLogger("relay.socketio")
+    library_log.setLevel(logging.ERROR)
+    library_log.addFilter(BriefFilter())
+    try:
+        socketio = SocketIO(
+            app,
+            async_mode=settings.relay_async_mode,
+            # one client's messages one after the other, and no more of them than are being handled
+            async_handlers=False,
+            max_http_buffer_size=MAX_MESSAGE,
+            cors_allowed_origins=origins.allows,
+            cors_credentials=False,  # there are no cookies
+            manage_session=False,
+            serializer=BoundedPacket,
+            message_queue=settings.relay_message_queue or None,
+            logger=library_log,
+            engineio_logger=library_log,
+        )
+    except RuntimeError as error:  # says which package to install
+        raise SettingsError(f"RELAY_MESSAGE_QUEUE cannot be used: {error}") from error
+    # Calls of the history block the whole process under eventlet, and may: they are short (a commit
+    # is about as long as a broadcast), and everybody has to wait for them anyway, for the order.
+    history = History(settings.relay_db, settings.relay_keep)
+    lock = async_modes.make_lock(settings.relay_async_mode)
+    relay = Relay(socketio, history, lock, settings.publisher_token())
+    add_routes(app, relay, origins)
+    app.wsgi_app = Guard(app.wsgi_app, origins, settings)  # type: ignore[method-assign]
+    app.extensions["relay"] = relay
+    return app
