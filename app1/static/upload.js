@@ -406,19 +406,25 @@ function acceptDrop() {
   addEventListener("dragenter", (event) => {
     event.preventDefault();
     depth += 1;
-    veil.hidden = false;
+    veil.hidden = !event.dataTransfer.types.includes("Files");
   });
   addEventListener("dragleave", () => {
     depth = Math.max(0, depth - 1);
-    veil.hidden = depth === 0;
+    if (depth === 0) veil.hidden = true;
   });
   addEventListener("dragover", (event) => event.preventDefault());
   addEventListener("drop", (event) => {
     event.preventDefault();
     depth = 0;
     veil.hidden = true;
-    if (event.dataTransfer.files.length > 0) add(event.dataTransfer.files);
-    else showMessage("That was not a file. Save the picture first, then drop the file here.");
+    const { files, items } = event.dataTransfer;
+    if ([...items].some((item) => item.webkitGetAsEntry?.()?.isDirectory)) {
+      showMessage("That was a folder. Open it and drop the photos in it.");
+    } else if (files.length === 0) {
+      showMessage("That was not a file. Save the picture first, then drop the file here.");
+    } else {
+      add(files);
+    }
   });
 }
 

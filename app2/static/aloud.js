@@ -2,38 +2,37 @@
 
 const KEY = "read-aloud";
 const voice = window.speechSynthesis;
-let speaking = false;
-let next = null; // the newest caption that waits; older ones are no longer news
 
 export const canSpeak = Boolean(voice);
+let on = canSpeak && remembered() === "on";
+
+function remembered() {
+  try {
+    return localStorage.getItem(KEY);
+  } catch {
+    return null; // no storage for this page: the choice lasts as long as the page
+  }
+}
 
 export function isAloud() {
-  return canSpeak && localStorage.getItem(KEY) === "on";
+  return on;
 }
 
-export function setAloud(on) {
-  localStorage.setItem(KEY, on ? "on" : "off");
-  if (!on) {
-    next = null;
-    voice.cancel();
+export function setAloud(wanted) {
+  on = wanted;
+  if (!on) voice.cancel();
+  try {
+    localStorage.setItem(KEY, on ? "on" : "off");
+  } catch {
+    // see above
   }
 }
 
-/** Say `text` after what is being said now. */
+/** Say `text` after what is being said now; what else waits to be said is no longer news. */
 export function say(text) {
-  if (!isAloud()) return;
-  if (speaking) {
-    next = text;
-    return;
-  }
+  if (!on) return;
+  if (voice.pending) voice.cancel();
   const utterance = new SpeechSynthesisUtterance(text);
   utterance.lang = "en";
-  speaking = true;
-  utterance.onend = utterance.onerror = () => {
-    speaking = false;
-    const waiting = next;
-    next = null;
-    if (waiting !== null) say(waiting);
-  };
   voice.speak(utterance);
 }
