@@ -16,7 +16,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,16 @@ class ModelFolder:
             shutil.rmtree(old, ignore_errors=True)
         return cls(path, whole)
 
+    def amend(self, **changes: Any) -> ModelFolder:
+        """Change entries of the manifest that say something about the model, such as its scores.
+
+        Raises ModelFolderError when `open` would refuse the changed manifest.
+        """
+        whole = {**self.manifest, **changes}
+        _check_manifest(self.path, whole)
+        _write_text(self.path / _MANIFEST, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+        return replace(self, manifest=whole)
+
     def _check_size(self, name: str, size: int | None, expected: int) -> None:
         if size is None:
             raise self._damaged(name, "is missing")
@@ -205,6 +215,16 @@ def _find(model: str | Path | None) -> Path:
         f"There is no model folder {str(model)!r}; give the path of one"
         + (f", or a name in models/: {', '.join(names)}." if names else ".")
     )
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _size_of(path: Path) -> int | None:

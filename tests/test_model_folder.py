@@ -355,3 +355,13 @@ def test_a_tokenizer_of_another_model(folder: ModelFolder) -> None:
     change(folder, decoder__vocabulary_size=8)
     with pytest.raises(ModelFolderError, match="has 7 words and its decoder 8"):
         ModelFolder.open("first").tokenizer()
+
+
+def test_what_is_said_about_a_model_can_be_amended(folder: ModelFolder) -> None:
+    changed = folder.amend(scores={"CIDEr": 61.0}, confident_threshold=0.3)
+    assert ModelFolder.open(folder.path).manifest == changed.manifest
+    assert changed.manifest["scores"] == {"CIDEr": 61.0}
+    assert changed.manifest["files"] == folder.manifest["files"]
+    with pytest.raises(ModelFolderError, match="confident_threshold"):
+        changed.amend(confident_threshold=7)
+    assert ModelFolder.open(folder.path).manifest == changed.manifest

@@ -89,6 +89,7 @@ def relearn(
         grids: (photos, 2, rows, columns, channels) of mixed8, plain and mirrored.
         logits: (photos, 2, classes) of the teacher.
     """
+    photos_a_step = min(photos_a_step, len(grids))
     own = convolutions(top)
     _standardise(top, lacking, np.asarray(grids[:: max(1, len(grids) // 256), 0], np.float32))
     for name, layer in own.items():

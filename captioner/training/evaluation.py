@@ -22,10 +22,13 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm import tqdm
 
 from captioner.errors import CaptionerError
+from captioner.model_folder import ModelFolder
 from captioner.settings import Settings
+from captioner.training import calibration
 from captioner.training.datasets import SPLITS, Dataset, Photo, read_dataset
 
 if TYPE_CHECKING:
@@ -198,11 +201,13 @@ def write_report(
     scores: Mapping[str, float],
     protocol: Mapping[str, Any],
     predictions: Mapping[str, str],
+    reliability: Mapping[str, Any] | None = None,
 ) -> None:
     """Write scores, what they depend on, and the captions as JSON, whole or not at all."""
     report = {
         "scores": dict(scores),
         "protocol": dict(protocol),
+        "reliability": dict(reliability or {}),
         "predictions": dict(sorted(predictions.items())),
     }
     path = Path(path)
@@ -234,6 +239,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--beam-size", type=int, default=3, choices=range(1, 11), metavar="1..10")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N photos by name")
     parser.add_argument("--output", metavar="FILE", help="write captions and scores here, as JSON")
+    parser.add_argument(
+        "--record", metavar="NAME", help="keep the report in the model's folder, under this name"
+    )
+    parser.add_argument("--only", metavar="FILE", help="JSON list of the photos' file names")
+    parser.add_argument(
+        "--calibrate", action="store_true", help="set the model's threshold of being sure by these"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -245,26 +257,41 @@ def main(args: argparse.Namespace) -> int:
     settings = Settings.from_environment()
     check_scorers()  # before an hour of captions that could then not be scored
     dataset = read_dataset(args.data)
+    if args.only:
+        wanted = frozenset(json.loads(Path(args.only).read_text(encoding="utf-8")))
+        kept = tuple(photo for photo in dataset.photos if photo.path.name in wanted)
+        dataset = Dataset(kept, dataset.missing)
     photos = chosen(dataset, args.split, args.limit)
 
     from captioner.captioner import Captioner
 
-    captioner = Captioner.load(args.model or settings.captioner_model)
-    predictions = {}
+    folder = ModelFolder.open(args.model or settings.captioner_model)
+    captioner = Captioner.load(folder.path)
+    predictions, probabilities = {}, []
     for photo in tqdm(photos, desc="captions", unit="photo", disable=None):
         try:
             caption = captioner.caption(photo.path, beam_size=args.beam_size)
         except CaptionerError as error:
             raise EvaluationError(f"{photo.path}: {error}") from error
         predictions[photo.path.name] = caption.text
+        probabilities.append(caption.probability)
     references = {photo.path.name: photo.captions for photo in photos}
     training = [caption for photo in dataset.of("train") for caption in photo.captions]
     scores = evaluate(predictions, references, training if args.split != "train" else None)
     for name, value in scores.items():
         print(f"{name:<15}{value:>8g}")
+    right = calibration.rightness([*predictions.values()], [*references.values()])
+    if args.calibrate:
+        threshold = calibration.choose_threshold(np.array(probabilities), right)
+        folder = folder.amend(confident_threshold=threshold)
+        print(f"{'threshold':<15}{threshold:>8g}")
+    place = Path(args.data).resolve()
+    name = (place if place.is_dir() else place.parent).name
+    details = protocol(name, args.split, photos, folder.manifest, args.beam_size)
+    sure = calibration.reliability(np.array(probabilities), right)
     if args.output:
-        place = Path(args.data).resolve()
-        name = (place if place.is_dir() else place.parent).name
-        details = protocol(name, args.split, photos, captioner.model, args.beam_size)
-        write_report(args.output, scores, details, predictions)
+        write_report(args.output, scores, details, predictions, sure)
+    if args.record:
+        write_report(folder.path / f"{args.record}.json", scores, details, predictions, sure)
+        folder.amend(scores={**folder.manifest["scores"], args.record: scores})
     return 0
