@@ -32,12 +32,12 @@ class Engine:
     def __init__(
         self, encoder: bytes, decoder_init: bytes, decoder_step: bytes, threads: int = 2
     ) -> None:
-        self._encoder = _Model("encoder", encoder, threads)
+        self._encoder = Network("encoder", encoder, threads)
         # A step is too small a piece of work to be shared by threads.
-        self._init = _Model("decoder_init", decoder_init, 1)
+        self._init = Network("decoder_init", decoder_init, 1)
         # Not by XNNPACK: in LiteRT 2.3 about one interpreter in ten of a step with an open batch
         # then gives other numbers each time that it gets the same input.
-        self._step = _Model("decoder_step", decoder_step, 1, xnnpack=False)
+        self._step = Network("decoder_step", decoder_step, 1, xnnpack=False)
 
     def check(self, input_size: int, grid: tuple[int, int, int], units: int, words: int) -> None:
         """Raises ModelFolderError unless the files have these sizes.
@@ -72,7 +72,7 @@ class Engine:
 class PhotoSteps:
     """`captioner.search.Steps` for one photo."""
 
-    def __init__(self, step: _Model, prepared: dict[str, np.ndarray]) -> None:
+    def __init__(self, step: Network, prepared: dict[str, np.ndarray]) -> None:
         self._step = step
         self._start = prepared.pop("state")[0]
         self._prepared = prepared
@@ -87,7 +87,7 @@ class PhotoSteps:
         return out["log_probabilities"][0], out["state"][0], out["attention"][0]
 
 
-class _Model:
+class Network:
     """One LiteRT model, called by the names of its signature."""
 
     def __init__(self, name: str, content: bytes, threads: int, xnnpack: bool = True) -> None:

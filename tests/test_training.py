@@ -26,7 +26,7 @@ with warnings.catch_warnings():
         set_encoder_weights,
     )
     from captioner.training.model import CaptioningModel, make_generator
-    from captioner.training.pictures import Photos, store_grids
+    from captioner.training.pictures import Photos, digest_of, keras_encode, store_grids
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -122,10 +122,12 @@ def run(file, data, out, work, weights, teacher=None):
 
 
 def test_all_stages_make_a_model_that_serves(data, tmp_path, base_weights, teacher):
+    reward = {"objective": "self_critical", "served": True, "learning_rate": 1e-3}
     stages = [
         stage("top", "top", epochs=2),
         stage("all", "all"),
-        stage("reward", "decoder", objective="self_critical", learning_rate=1e-3),
+        stage("decoder", "decoder"),
+        stage("reward", "decoder", **reward),
     ]
     file = plan(tmp_path, stages, distill_epochs=2)
     out, work = tmp_path / "out", tmp_path / "work"
@@ -138,6 +140,7 @@ def test_all_stages_make_a_model_that_serves(data, tmp_path, base_weights, teach
     assert {word.word for word in caption.words} <= known
     kept = json.loads((out / "training.json").read_text())
     assert [len(kept["history"][name]) for name in ("top", "all", "reward")] == [2, 1, 1]
+    assert (work / "mixed10-int8.npy").exists()
     assert kept["plan"]["stages"][0]["name"] == "top"
     assert "reward" in kept["history"]["reward"][0]
     assert list((work / "top").glob("events*")), "no TensorBoard log"
@@ -224,23 +227,28 @@ def test_the_part_behind_mixed8_continues_the_whole():
 
 def test_stored_grids_go_on_where_they_stopped(data, tmp_path):
     encoder = build_encoder(input_size=SIZE, width=WIDTH)
-    paths = sorted((data / "images").glob("*.jpg"))
+    photos = Photos(sorted((data / "images").glob("*.jpg")), SIZE)
     file = tmp_path / "grids.npy"
-    grids = np.array(store_grids(encoder, paths, file, batch=4))
+
+    def store():
+        shape = encoder.output_shape[1:]
+        return store_grids(keras_encode(encoder), digest_of(encoder), photos, shape, file, batch=4)
+
+    grids = np.array(store())
     assert grids.shape == (12, 2, 3, 3, encoder.output_shape[-1])
-    photos = Photos(paths, SIZE).read([5])
-    np.testing.assert_allclose(grids[5, 0], encoder(photos)[0], rtol=2e-3, atol=2e-3)
-    np.testing.assert_allclose(grids[5, 1], encoder(photos[:, :, ::-1])[0], rtol=2e-3, atol=2e-3)
+    x = photos.read([5])
+    np.testing.assert_allclose(grids[5, 0], encoder(x)[0], rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(grids[5, 1], encoder(x[:, :, ::-1])[0], rtol=2e-3, atol=2e-3)
     note = file.with_suffix(".json")
     state = json.loads(note.read_text())
     stored = np.load(file, mmap_mode="r+")
     stored[4:] = 0
     stored.flush()
     note.write_text(json.dumps({**state, "done": 4}))
-    np.testing.assert_array_equal(store_grids(encoder, paths, file, batch=4), grids)
+    np.testing.assert_array_equal(store(), grids)
     # Of other weights they are all made again.
     encoder.layers[1].bias.assign(encoder.layers[1].bias + 1)
-    assert not np.array_equal(store_grids(encoder, paths, file, batch=4), grids)
+    assert not np.array_equal(store(), grids)
 
 
 def test_augmented_photos_differ_and_follow_their_seed(data):

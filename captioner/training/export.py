@@ -149,10 +149,6 @@ def export_litert(encoder: keras.Model, decoder: Decoder, precision: str) -> dic
         log_probabilities (1, hypotheses, vocabulary), state, attention (1, hypotheses, positions).
     """
     grid = tf.TensorSpec((1, *encoder.output_shape[1:]), tf.float32, "grid")
-    image = tf.TensorSpec((1, *encoder.input_shape[1:]), tf.float32, "image")
-
-    def encode(image: Any) -> dict[str, Any]:
-        return {"grid": encoder(image)}
 
     def prepare(grid: Any) -> dict[str, Any]:
         return decoder.prepare(grid)._asdict()
@@ -177,10 +173,16 @@ def export_litert(encoder: keras.Model, decoder: Decoder, precision: str) -> dic
         }
 
     return {
-        "encoder": _convert(encoder, encode, [image], precision),
+        "encoder": export_encoder(encoder, precision),
         "decoder_init": _convert(decoder, prepare, [grid], precision),
         "decoder_step": _convert(decoder, step, [words, state, *prepared.values()], precision),
     }
+
+
+def export_encoder(encoder: keras.Model, precision: str) -> bytes:
+    """A LiteRT model: image (1, size, size, 3) -> grid (1, rows, columns, channels)."""
+    image = tf.TensorSpec((1, *encoder.input_shape[1:]), tf.float32, "image")
+    return _convert(encoder, lambda image: {"grid": encoder(image)}, [image], precision)
 
 
 def _convert(owner: Any, function: Any, specs: list[tf.TensorSpec], precision: str) -> bytes:

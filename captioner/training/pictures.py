@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from captioner.engine import Network
 from captioner.picture import encoder_input, read_picture
 
 
@@ -42,12 +43,12 @@ class Photos:
     def __init__(
         self, paths: Sequence[Path], size: int, crop: float = 0.8, light: float = 0.2
     ) -> None:
-        self._paths, self._size, self._crop, self._light = paths, size, crop, light
+        self.paths, self._size, self._crop, self._light = paths, size, crop, light
         self._pool = ThreadPoolExecutor(2)
 
     def read(self, indices: Sequence[int], rng: np.random.Generator | None = None) -> np.ndarray:
         chances = [rng.random(6) if rng is not None else None for _ in indices]
-        paths = [self._paths[i] for i in indices]
+        paths = [self.paths[i] for i in indices]
         return np.stack(list(self._pool.map(self._read, paths, chances)))
 
     def _read(self, path: Path, chance: np.ndarray | None) -> np.ndarray:
@@ -81,40 +82,59 @@ class StoredGrids:
         return self._grids[np.asarray(indices), mirrored]
 
 
+Encode = Callable[[np.ndarray], np.ndarray]
+
+
+def keras_encode(encoder: keras.Model) -> Encode:
+    """An encoder as a function: pictures (photos, size, size, 3) -> grids, float16."""
+    run = tf.function(lambda x: tf.cast(encoder(x, training=False), tf.float16))
+    return lambda pictures: run(pictures).numpy()
+
+
+def litert_encode(encoder: bytes) -> Encode:
+    """An exported encoder as a function, likewise, one photo at a time."""
+    network = Network("encoder", encoder, threads=2)
+    return lambda pictures: np.stack([network.run(image=x[None])["grid"][0] for x in pictures])
+
+
+def digest_of(encoder: keras.Model) -> str:
+    """SHA-256 over the weights."""
+    digest = hashlib.sha256()
+    for variable in encoder.variables:
+        digest.update(keras.ops.convert_to_numpy(variable).tobytes())
+    return digest.hexdigest()
+
+
 def store_grids(
-    encoder: keras.Model, paths: Sequence[Path], file: Path, batch: int = 32
+    encode: Encode, of: str, photos: Photos, grid: tuple[int, ...], file: Path, batch: int = 32
 ) -> np.ndarray:
-    """Runs the encoder once over photos and their mirror images; goes on where it was stopped.
+    """Encodes photos and their mirror images once; goes on where it was stopped.
 
     Args:
-        encoder: (photos, size, size, 3) -> (photos, rows, columns, channels).
+        of: says which encoder it is; grids of another are made again.
+        grid: rows, columns, channels.
         file: an .npy file; beside it a .json says what it was made from and how far it is.
 
     Returns:
         (photos, 2, rows, columns, channels) float16, memory-mapped; the second are the mirrored.
     """
-    digest = hashlib.sha256()
-    for variable in encoder.variables:
-        digest.update(keras.ops.convert_to_numpy(variable).tobytes())
-    digest.update("\n".join(path.name for path in paths).encode())
-    made_from, shape = digest.hexdigest(), (len(paths), 2, *encoder.output_shape[1:])
+    names = "\n".join(path.name for path in photos.paths)
+    made_from = f"{of} {hashlib.sha256(names.encode()).hexdigest()}"
+    count = len(photos.paths)
     note = file.with_suffix(".json")
     state = json.loads(note.read_text()) if note.exists() and file.exists() else {}
     if state.get("made_from") == made_from:
         grids, done = np.load(file, mmap_mode="r+"), state["done"]
     else:
+        note.unlink(missing_ok=True)
         file.parent.mkdir(parents=True, exist_ok=True)
-        grids, done = np.lib.format.open_memmap(file, "w+", np.float16, shape), 0
-    photos = Photos(paths, encoder.input_shape[1])
-    run = tf.function(lambda x: tf.cast(encoder(x, training=False), tf.float16))
-    starts = range(done, len(paths), batch)
-    pictures = _ahead(
-        starts, lambda start: photos.read(range(start, min(start + batch, len(paths))))
-    )
+        grids, done = np.lib.format.open_memmap(file, "w+", np.float16, (count, 2, *grid)), 0
+    starts = range(done, count, batch)
+    pictures = _ahead(starts, lambda start: photos.read(range(start, min(start + batch, count))))
     for start, x in tqdm(pictures, total=len(starts), desc="grids", unit="batch", disable=None):
-        grids[start : start + len(x), 0] = run(x).numpy()
-        grids[start : start + len(x), 1] = run(x[:, :, ::-1]).numpy()
-        if (start // batch) % 20 == 19 or start + batch >= len(paths):
+        grids[start : start + len(x), 0] = encode(x)
+        grids[start : start + len(x), 1] = encode(np.ascontiguousarray(x[:, :, ::-1]))
+        if (start // batch) % 20 == 19 or start + batch >= count:
             grids.flush()
             note.write_text(json.dumps({"made_from": made_from, "done": start + len(x)}))
     return grids

@@ -35,7 +35,7 @@ from captioner.training.encoder import (
     load_encoder_weights,
     set_encoder_weights,
 )
-from captioner.training.export import DECODER, build_untrained, write_folder
+from captioner.training.export import DECODER, build_untrained, export_encoder, write_folder
 from captioner.training.model import (
     CaptioningModel,
     ScaledAdam,
@@ -43,7 +43,16 @@ from captioner.training.model import (
     make_generator,
     save_variables,
 )
-from captioner.training.pictures import Photos, PictureSource, StoredGrids, batches, store_grids
+from captioner.training.pictures import (
+    Photos,
+    PictureSource,
+    StoredGrids,
+    batches,
+    digest_of,
+    keras_encode,
+    litert_encode,
+    store_grids,
+)
 
 
 class TrainingError(CaptionerError):
@@ -56,10 +65,11 @@ class TrainingError(CaptionerError):
 class Stage:
     """One stretch of training.
 
-    `learns`: "decoder" (on stored grids of the whole encoder), "top" (mixed9 and mixed10 too, on
-    stored grids of mixed8) or "all" (on augmented photos). `encoder_scale` multiplies the rate of
-    the encoder. `average` is the momentum of the moving average of the weights, which is what a
-    stage is judged by and ends with.
+    `learns` is "decoder" (on stored grids of the whole encoder), "top" (mixed9 and mixed10 too, on
+    stored grids of mixed8) or "all" (on augmented photos). `served` has a decoder learn on grids of
+    the 8-bit encoder that will serve, so that it gets used to its rounding. `encoder_scale`
+    multiplies the rate of the encoder. `average` is the momentum of the moving average of the
+    weights, which is what a stage is judged by and ends with.
     """
 
     name: str
@@ -76,6 +86,7 @@ class Stage:
     warmup_steps: int = 100
     clip: float = 5.0
     patience: int = 3
+    served: bool = False
 
     def __post_init__(self) -> None:
         if self.learns not in ("decoder", "top", "all"):
@@ -380,11 +391,20 @@ class Training:
         with np.load(done) as file:
             self.encoder_weights.update({key: file[key] for key in file.files})
 
-    def _grids(self, cut: str) -> np.ndarray:
+    def _grids(self, cut: str, served: bool = False) -> np.ndarray:
+        """Stored grids of the encoder as it is now; `served`: of its 8-bit LiteRT model."""
         plan = self.plan
+        policy = keras.config.dtype_policy()
+        if served:
+            keras.config.set_dtype_policy("float32")
         encoder = build_encoder(cut, self.last_pooling, "image", plan.input_size, plan.width)
+        keras.config.set_dtype_policy(policy)
         set_encoder_weights(encoder, self.encoder_weights)
-        return store_grids(encoder, self.paths, self.work / f"{cut}.npy")
+        encode = litert_encode(export_encoder(encoder, "int8")) if served else keras_encode(encoder)
+        name = f"{cut}-int8" if served else cut
+        photos = Photos(self.paths, plan.input_size)
+        shape = encoder.output_shape[1:]
+        return store_grids(encode, digest_of(encoder), photos, shape, self.work / f"{name}.npy")
 
     def _stage_input(self, stage: Stage) -> tuple[keras.Model, PictureSource]:
         """The part of the encoder that a stage runs, and what is fed to it."""
@@ -392,7 +412,7 @@ class Training:
             return self._encoder(), Photos(self.paths, self.plan.input_size)
         if stage.learns == "top":
             return self._encoder("mixed8"), StoredGrids(self._grids("mixed8"))
-        grids = self._grids(self.plan.cut)
+        grids = self._grids(self.plan.cut, stage.served)
         whole = keras.Input(grids.shape[2:])
         return keras.Model(whole, keras.layers.Identity()(whole)), StoredGrids(grids)
 
