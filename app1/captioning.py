@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,9 +32,7 @@ log = logging.getLogger(__name__)
 # of nothing but noise may need the next, since the relay takes no more than so many bytes
 THUMBNAIL_SIDES = (640, 480, 320)
 THUMBNAIL_BYTES = 200_000
-# a JPEG may be decoded at a fraction of its size as long as its shorter side keeps this
-DECODE_SIDE = 600
-DELIVERY_SECONDS = 1.0  # that an answer waits to say "delivered" instead of "queued"
+DELIVERY_SECONDS = 0.5  # that an answer waits to say "delivered" instead of "queued"
 
 
 @dataclass(frozen=True)
@@ -74,10 +73,19 @@ class CaptionDesk:
                 results.append(error)
         return results
 
-    def published(self, captioned: Captioned) -> str:
-        """ "delivered" if the relay has the caption, or gets it within a moment; else "queued"."""
-        delivered = self._publisher.delivered(captioned.delivery, DELIVERY_SECONDS)
-        return "delivered" if delivered else "queued"
+    def published(self, results: Iterable[Captioned | CaptionerError]) -> dict[str, str]:
+        """What has become of captions, by id: "delivered" to the relay within a moment, or "queued".
+
+        A moment for all of them together, and none if the relay does not keep up.
+        """
+        until = time.monotonic() + DELIVERY_SECONDS
+        return {
+            result.answer["id"]: "delivered"
+            if self._publisher.delivered(result.delivery, max(0, until - time.monotonic()))
+            else "queued"
+            for result in results
+            if isinstance(result, Captioned)
+        }
 
     def _work(self, upload: Upload, options: Options, captioner: Captioner) -> Captioned:
         """In the worker's thread: one picture from bytes to a published caption."""
@@ -108,7 +116,7 @@ class CaptionDesk:
     def _decode(self, upload: Upload) -> tuple[np.ndarray, bytes]:
         """A picture as (height, width, 3) uint8 RGB, and its thumbnail."""
         # here, since they bring OpenCV with them, and the server is to answer before that is loaded
-        from captioner.picture import read_picture, thumbnail_jpeg
+        from captioner.picture import DECODE_SIDE, read_picture, thumbnail_jpeg
 
         limits = self._settings
         try:

@@ -16,7 +16,7 @@ import numpy as np
 
 from captioner.engine import Engine
 from captioner.model_folder import ModelFolder
-from captioner.picture import Source, encoder_input, read_picture
+from captioner.picture import DECODE_SIDE, Source, encoder_input, read_picture
 from captioner.search import BeamSearch, Hypothesis, Sampling
 from captioner.tokenizer import Tokenizer
 
@@ -131,7 +131,8 @@ class Captioner:
             CaptionerError: its subclasses NoPictureError, PictureTooLargeError,
                 UnsupportedPictureError and BrokenPictureError say what is wrong with the picture.
         """
-        return self.caption_rgb(read_picture(source, **limits), beam_size, max_candidates, strategy)
+        rgb = read_picture(source, shortest_side_at_least=DECODE_SIDE, **limits)
+        return self.caption_rgb(rgb, beam_size, max_candidates, strategy)
 
     def caption_rgb(
         self,

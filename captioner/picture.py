@@ -62,6 +62,8 @@ Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | N
 
 MAX_BYTES = 20 * 2**20
 MAX_PIXELS = 50_000_000
+# What serves asks for in `shortest_side_at_least`: twice the encoder's input, and a thumbnail's.
+DECODE_SIDE = 600
 _MAX_SIDE = 65_535  # JPEG's own limit; keeps resizing sane for pictures of one line
 
 _PILLOW_LOCK = threading.Lock()
