@@ -14,6 +14,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, ServiceUnavailable
 from captioner.settings import Settings, is_loopback
 from SocketIO_server.events import Relay
 from SocketIO_server.history import HistoryError, search_words
+from SocketIO_server.messages import MAX_MESSAGE
 from SocketIO_server.origins import Origins
 
 DEFAULT_LIMIT = 100
@@ -165,6 +166,7 @@ class Guard:
       a megabyte a viewer, and as many compressions a message as there are viewers.
     - Bound to loopback, answers to this machine's names only: a page whose own name was made to
       resolve to 127.0.0.1 (DNS rebinding) would else pass for one of the relay's.
+    - Refuses bodies that are too large, or do not tell their size, before anybody reads them.
     - Refuses the drafts of WebSocket from before RFC 6455, in which eventlet knows no size limit.
     """
 
@@ -184,14 +186,21 @@ class Guard:
         if refusal is None:
             return self._app(environ, start)
         body = _problem(*refusal).encode()
-        start(
-            f"{refusal[0]} {refusal[1]}",
-            [("Content-Type", "application/problem+json"), ("Content-Length", str(len(body)))],
-        )
+        headers = [
+            ("Content-Type", "application/problem+json"),
+            ("Content-Length", str(len(body))),
+            ("Connection", "close"),  # there may be a body that is not going to be read
+        ]
+        start(f"{refusal[0]} {refusal[1]}", headers)
         return [body]
 
     def _refusal(self, environ: dict[str, Any]) -> tuple[int, str, str] | None:
         """Status, title and sentence if the request is refused."""
+        if "HTTP_TRANSFER_ENCODING" in environ:
+            return 411, "Length Required", "Send the body in one piece, with a Content-Length."
+        length = str(environ.get("CONTENT_LENGTH") or "0")
+        if not length.isdecimal() or int(length) > MAX_MESSAGE:
+            return 413, "Content Too Large", f"At most {MAX_MESSAGE} bytes are taken at once."
         if "HTTP_UPGRADE" in environ and "HTTP_SEC_WEBSOCKET_VERSION" not in environ:
             return 400, "Bad Request", "This version of WebSocket is not supported; use version 13."
         try:

@@ -11,7 +11,7 @@ from captioner.errors import SettingsError
 from captioner.settings import Settings
 from SocketIO_server import async_modes
 from SocketIO_server.api import Guard, add_routes
-from SocketIO_server.bounds import BoundedPacket, BriefFilter
+from SocketIO_server.bounds import BoundedPacket, BriefFilter, bound_disconnect
 from SocketIO_server.events import Relay
 from SocketIO_server.history import History
 from SocketIO_server.messages import MAX_MESSAGE
@@ -49,6 +49,7 @@ def create_app(settings: Settings) -> flask.Flask:
         )
     except RuntimeError as error:  # says which package to install
         raise SettingsError(f"RELAY_MESSAGE_QUEUE cannot be used: {error}") from error
+    bound_disconnect(socketio.server.eio)
     # Calls of the history block the whole process under eventlet, and may: they are short (a commit
     # is about as long as a broadcast), and everybody has to wait for them anyway, for the order.
     history = History(settings.relay_db, settings.relay_keep)

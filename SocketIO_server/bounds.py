@@ -28,6 +28,21 @@ class BoundedPacket(Packet):
         return attachments
 
 
+def bound_disconnect(eio: Any) -> None:
+    """Let nobody wait for a client to leave: what hangs up on it is often its own request.
+
+    engineio's `disconnect` waits until the client has taken all that is queued for it, and a client
+    that has sent nonsense by long polling may never ask for it.
+    """
+
+    def disconnect(sid: str) -> None:
+        client = eio.sockets.get(sid)
+        if client is not None:
+            client.close(wait=False, reason=eio.reason.SERVER_DISCONNECT)
+
+    eio.disconnect = disconnect
+
+
 def bound_eventlet() -> None:
     """Let eventlet's WebSockets limit a whole message, not only each of its fragments.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import urllib.error
 import urllib.request
@@ -181,6 +182,61 @@ def test_security_headers(relay: Relay, path: str) -> None:
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert headers["Referrer-Policy"] == "no-referrer"
+
+
+def raw(relay: Relay, request: str, *headers: str, body: bytes = b"") -> str:
+    """The first line of the answer to a request that no library would send."""
+    head = "\r\n".join([f"{request} HTTP/1.1", "Host: localhost", *headers, "", ""])
+    with socket.create_connection(("127.0.0.1", relay.port), timeout=5) as connection:
+        connection.sendall(head.encode("latin-1") + body)
+        return connection.recv(65536).decode("latin-1").split("\r\n")[0]
+
+
+POLLING = "/socket.io/?EIO=4&transport=polling"
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        (["Content-Length: 999999999"], b"x", 413),
+        (["Content-Length: 1000001"], b"x", 413),
+        (["Content-Length: -1"], b"x", 400),
+        (["Content-Length: x"], b"x", 400),
+        (["Transfer-Encoding: chunked"], b"zz\r\n", 411),
+        (["Content-Length: 1"], b"0", 400),
+        (["Content-Length: 1"], b"6", 400),
+        (["Content-Length: 1"], b"9", 400),
+        (["Content-Length: 2"], b"\xff\xfe", 200),
+        (["Content-Length: 4"], b"4[[[", 200),
+        (["Content-Length: 40"], b"\x1e".join([b"2"] * 20) + b"\x1e", 200),
+    ],
+)
+def test_bad_posts_are_answered_at_once(
+    relay: Relay, headers: list[str], body: bytes, status: int
+) -> None:
+    session = json.loads(relay.get(POLLING)[2][1:])["sid"]
+    assert raw(relay, f"POST {POLLING}&sid={session}", *headers, body=body).split()[1] == str(
+        status
+    )
+    assert relay.get("/healthz")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        ("GET /socket.io/?EIO=3&transport=polling", 400),
+        ("GET /socket.io/?EIO=4&transport=carrier-pigeon", 400),
+        (f"GET {POLLING}&sid=nobody", 400),
+        (f"GET {POLLING}&j=x", 400),
+        (f"PUT {POLLING}", 405),
+        ("GET /" + "a" * 20_000, 414),
+        ("GET /\xff%ff%00", 404),
+        ("BREW /", 405),
+    ],
+)
+def test_strange_requests_are_answered(relay: Relay, request_line: str, status: int) -> None:
+    assert raw(relay, request_line).split()[1] == str(status)
+    assert raw(relay, "GET /", "X-Long: " + "y" * 100_000).split()[1] == "400"
 
 
 # Pages

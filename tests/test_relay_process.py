@@ -488,8 +488,18 @@ def test_bound_to_the_network_it_warns(start_relay: StartRelay) -> None:
 # Other async modes
 
 
-def test_threads(start_relay: StartRelay, connect: Connect) -> None:
-    relay = start_relay(RELAY_ASYNC_MODE="threading")
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "threading",
+        pytest.param(
+            "gevent",
+            marks=pytest.mark.skipif(find_spec("gevent") is None, reason="gevent is not installed"),
+        ),
+    ],
+)
+def test_other_async_modes(start_relay: StartRelay, connect: Connect, mode: str) -> None:
+    relay = start_relay(RELAY_ASYNC_MODE=mode)
     viewer = connect(relay)
     viewer.history()
     publisher = connect(relay, PUBLISHER)
