@@ -26,7 +26,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, f"still not so after {seconds} seconds"
@@ -52,12 +52,12 @@ class Relay:
 
     def start(self) -> None:
         self.server = Server(self.script, self._environment)
-        self.server.wait_ready()
+        self.server.wait_ready(60)
 
     def stop(self) -> int:
         """SIGTERM; the exit status."""
         self.server.process.terminate()
-        return self.server.wait_ended()
+        return self.server.wait_ended(60)
 
     def kill(self) -> None:
         """kill -9."""
@@ -67,7 +67,7 @@ class Relay:
         """Status, headers and body (JSON where it is) of a GET."""
         request = urllib.request.Request(self.url + path, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=30) as answer:
                 status, names, body = answer.status, dict(answer.headers), answer.read()
         except urllib.error.HTTPError as error:
             status, names, body = error.code, dict(error.headers), error.read()
@@ -89,7 +89,7 @@ class Client:
         return [data for name, data in list(self.events) if name == event]
 
     def call(self, event: str, data: Any = None) -> Any:
-        return self.sio.call(event, data, timeout=10)
+        return self.sio.call(event, data, timeout=30)
 
     def close(self) -> None:
         self.sio.disconnect()
@@ -112,7 +112,7 @@ class WireClient:
         buffer = (socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket = websocket.create_connection(
             f"ws://127.0.0.1:{relay.port}/socket.io/?EIO=4&transport=websocket",
-            timeout=10,
+            timeout=30,
             header=headers,
             suppress_origin=True,
             sockopt=[buffer] if receive_buffer else [],
