@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +42,12 @@ from app1.serving import PageServer
 from app1.uploads import (
     MAX_PICTURES,
     REQUEST_SIZE_FACTOR,
-    Upload,
     read_options,
     read_uploads,
 )
 from app1.worker import CaptionWorker
 from captioner.errors import CaptionerError, SettingsError
-from captioner.settings import Settings, http_url
+from captioner.settings import Settings, http_url, is_loopback
 from pages import share_pages, url_on_port
 
 if TYPE_CHECKING:
@@ -103,6 +102,27 @@ class App1:
         self.outbox.close()
 
 
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What came of one picture of a request: an error, or the API's answer and the thumbnail."""
+
+    name: str
+    error: CaptionerError | None = None
+    answer: dict[str, Any] = dataclasses.field(default_factory=dict)
+    thumbnail: bytes = b""
+
+    def shown(self) -> dict[str, Any]:
+        """The same as the page's template has it."""
+        picture = "data:image/jpeg;base64," + base64.b64encode(self.thumbnail).decode()
+        return {
+            **self.answer,
+            "name": self.name,
+            "thumbnail": "" if self.error else picture,
+            "error": str(self.error or ""),
+            "status": self.error.status if self.error else 200,
+        }
+
+
 def create_app(parts: App1) -> Flask:
     """The routes of app1 on top of its parts; starts nothing."""
     settings, worker = parts.settings, parts.worker
@@ -110,7 +130,7 @@ def create_app(parts: App1) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = REQUEST_SIZE_FACTOR * settings.max_upload_bytes
     share_pages(app, camera=True)
 
-    def page(message: str = "", kind: str = "", results: tuple[dict[str, Any], ...] = ()) -> str:
+    def page(message: str = "", kind: str = "", results: Sequence[dict[str, Any]] = ()) -> str:
         return render_template(
             "index.html",
             max_upload_bytes=settings.max_upload_bytes,
@@ -142,8 +162,8 @@ def create_app(parts: App1) -> Flask:
         parts.metrics.requests.labels(route, response.status_code).inc()
         return response
 
-    def caption_uploads() -> tuple[list[Upload], list[Captioned | CaptionerError]]:
-        """Caption what the request brings; the line and the rate limit come before reading it."""
+    def caption_uploads() -> list[Result]:
+        """Caption what the request brings; the rate limit and the line come before reading it."""
         address = request.remote_addr or ""
         parts.limiter.check(address)
         with worker.admit():
@@ -155,30 +175,33 @@ def create_app(parts: App1) -> Flask:
                 parts.metrics.caption_seconds.observe(result.answer["elapsed_ms"] / 1000)
             outcome = "captioned" if isinstance(result, Captioned) else result.status
             parts.metrics.pictures.labels(outcome).inc()
+        published = parts.desk.published(results)
         parts.metrics.seconds.observe(time.monotonic() - request.environ["app1.started"])
-        return uploads, results
-
-    def answer(captioned: Captioned) -> dict[str, Any]:
-        id_ = captioned.answer["id"]
-        return {
-            **captioned.answer,
-            "published": parts.desk.published(captioned),
-            "delete_token": parts.tokens.make(id_),
-        }
+        return [
+            Result(upload.name, error=result)
+            if isinstance(result, CaptionerError)
+            else Result(
+                upload.name,
+                thumbnail=result.thumbnail,
+                answer={
+                    **result.answer,
+                    "published": published[result.answer["id"]],
+                    "delete_token": parts.tokens.make(result.answer["id"]),
+                },
+            )
+            for upload, result in zip(uploads, results, strict=True)
+        ]
 
     @app.post("/api/captions")
     def caption_api() -> Response:
         """Caption one picture or several."""
-        _, results = caption_uploads()
+        results = caption_uploads()
         if len(results) == 1:
-            if isinstance(results[0], CaptionerError):
-                raise results[0]
-            return jsonify(answer(results[0]))
+            if results[0].error:
+                raise results[0].error
+            return jsonify(results[0].answer)
         return jsonify(
-            results=[
-                {"error": problem(result)} if isinstance(result, CaptionerError) else answer(result)
-                for result in results
-            ]
+            results=[{"error": problem(r.error)} if r.error else r.answer for r in results]
         )
 
     @app.delete("/api/captions/<id_>")
@@ -208,12 +231,10 @@ def create_app(parts: App1) -> Flask:
     @app.post("/")
     def upload_form() -> tuple[str, int]:
         """The page with captions in it, for browsers without JavaScript."""
-        uploads, results = caption_uploads()
-        shown = tuple(
-            _shown(upload, result, answer) for upload, result in zip(uploads, results, strict=True)
-        )
-        failed = [result for result in results if isinstance(result, CaptionerError)]
-        return page(results=shown), failed[0].status if len(failed) == len(results) else 200
+        results = caption_uploads()
+        errors = [result.error for result in results if result.error]
+        status = errors[0].status if len(errors) == len(results) else 200
+        return page(results=[result.shown() for result in results]), status
 
     @app.post("/delete")
     def delete_form() -> str:
@@ -250,29 +271,6 @@ def create_app(parts: App1) -> Flask:
         )
 
     return app
-
-
-def _shown(
-    upload: Upload,
-    result: Captioned | CaptionerError,
-    answer: Callable[[Captioned], dict[str, Any]],
-) -> dict[str, Any]:
-    """One picture of a plain form as the template shows it."""
-    if isinstance(result, CaptionerError):
-        return {
-            "name": upload.name,
-            "thumbnail": "",
-            "error": str(result),
-            "status": result.status,
-        }
-    thumbnail = "data:image/jpeg;base64," + base64.b64encode(result.thumbnail).decode()
-    return {
-        **answer(result),
-        "name": upload.name,
-        "thumbnail": thumbnail,
-        "error": "",
-        "status": 200,
-    }
 
 
 def _load_model(settings: Settings) -> Captioner:
@@ -337,6 +335,13 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
+
+    if not is_loopback(settings.app1_host):
+        log.warning(
+            "app1 listens on %s, without encryption: whoever can reach it there can send photos, "
+            "and read along. Set APP1_HOST to 127.0.0.1, or put a proxy with TLS before it.",
+            settings.app1_host,
+        )
 
     def end(signal_number: int, frame: object) -> None:
         # whoever asks twice does not want to wait

@@ -74,7 +74,7 @@ class CaptionDesk:
         return results
 
     def published(self, results: Iterable[Captioned | CaptionerError]) -> dict[str, str]:
-        """What has become of captions, by id: "delivered" to the relay within a moment, or "queued".
+        """What became of captions, by id: "delivered" to the relay within a moment, or "queued".
 
         A moment for all of them together, and none if the relay does not keep up.
         """

@@ -50,7 +50,7 @@ class Metrics:
         )
         for name, meaning, value in (
             ("app1_ready", "Whether an upload is worked on at once", lambda: worker.ready),
-            ("app1_uploads_waiting", "Uploads that wait for their turn", lambda: worker.waiting),
+            ("app1_uploads_in_house", "Uploads that are worked on or wait", lambda: worker.taken),
             ("app1_relay_connected", "Whether the relay is connected", lambda: publisher.connected),
             ("app1_outbox_waiting", "Events not yet with the relay", lambda: publisher.waiting),
             ("app1_published", "Events acknowledged by the relay", lambda: publisher.acknowledged),

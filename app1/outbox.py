@@ -28,13 +28,15 @@ log = logging.getLogger(__name__)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
+    state TEXT NOT NULL,
     event TEXT NOT NULL,
     id TEXT NOT NULL,
     payload TEXT NOT NULL,
     thumbnail BLOB,
-    state TEXT NOT NULL,
     UNIQUE (event, id)
-)
+);
+-- or counting what waits would read all its pictures
+CREATE INDEX IF NOT EXISTS events_by_state ON events (state, position);
 """
 _INSERT = """
 INSERT INTO events (event, id, payload, thumbnail, state) VALUES (?, ?, ?, ?, ?)
@@ -232,7 +234,7 @@ def _open(path: str) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         # a photo that is to be forgotten is overwritten, not only unlinked
         db.execute("PRAGMA secure_delete = ON")
-        db.execute(_SCHEMA)
+        db.executescript(_SCHEMA)
         # refused for good, but by a relay with other settings, perhaps, or an older one
         db.execute("UPDATE events SET state = 'waiting' WHERE state != 'waiting'")
     except BaseException:

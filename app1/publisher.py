@@ -32,6 +32,7 @@ ACKNOWLEDGE_SECONDS = 10.0
 FIRST_RETRY_SECONDS = 0.25
 LONGEST_RETRY_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 60.0  # that the relay may ask for
+FEW_EVENTS = 8  # may wait while the relay counts as keeping up
 
 
 class RelayError(Exception):
@@ -127,8 +128,12 @@ class RelayConnection:
         self._emit(event, payload, None)
 
     def close(self) -> None:
+        transport = self._client.eio
         with contextlib.suppress(Exception):  # whatever is wrong with it, it is given up
-            self._client.disconnect()
+            transport.disconnect(abort=True)  # without waiting for a relay that may be stuck
+        if transport.ws is not None:  # left open by the library when it was refused or has ended
+            with contextlib.suppress(Exception):
+                transport.ws.shutdown()
         self._session.close()
 
     def _emit(
@@ -233,7 +238,10 @@ class Publisher:
             delivery: what `publish` returned.
             timeout: seconds to wait at most.
         """
-        return delivery.wait(timeout if self._caught_up else 0)
+        if delivery.wait(timeout if self._caught_up else 0):
+            return True
+        self._caught_up = False  # nobody else waits in vain until it has
+        return False
 
     def step(self) -> float | None:
         """Do the next thing there is to do: connect, or bring one event to the relay.
@@ -244,6 +252,8 @@ class Publisher:
         connection = self._connection
         if connection is None or not connection.alive:
             self._caught_up = False
+            if connection is not None:
+                connection.close()
             try:
                 connection = self._connection = self._connect(self._wake.set)
             except RelayError as error:
@@ -263,6 +273,7 @@ class Publisher:
         if answer.get("ok"):
             self._went_well()
             self._outbox.remove(event)
+            self._caught_up = len(self._outbox) < FEW_EVENTS
             self.acknowledged += 1
             delivery = self._deliveries.get(event.id)
             if delivery is not None and event.name == "predict":

@@ -18,7 +18,7 @@ from waitress.parser import HTTPRequestParser
 from waitress.server import create_server
 from waitress.wasyncore import close_all
 
-SPARE_THREADS = 12
+SPARE_THREADS = 16
 # open connections; more wait to be accepted. Each may need two file descriptors, of 1024 at least
 CONNECTIONS = 400
 IDLE_SECONDS = 60

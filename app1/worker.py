@@ -73,14 +73,9 @@ class CaptionWorker:
         return self._draining
 
     @property
-    def waiting(self) -> int:
-        """Uploads that wait for their turn."""
-        return max(0, self._taken - 1)
-
-    @property
-    def busy(self) -> bool:
-        """Whether any upload that was accepted is not done yet."""
-        return self._taken > 0
+    def taken(self) -> int:
+        """Uploads that were admitted and are not done: one is worked on, the others wait."""
+        return self._taken
 
     @contextlib.contextmanager
     def admit(self) -> Iterator[None]:

@@ -162,7 +162,7 @@ class Server:
     def output(self) -> str:
         return "\n".join(self.lines)
 
-    def wait_ready(self, seconds: float = 30) -> None:
+    def wait_ready(self, seconds: float = 60) -> None:
         """Until it says so on stdout."""
         until = time.monotonic() + seconds
         while not any(" ready on http" in line for line in self.lines):
@@ -170,7 +170,7 @@ class Server:
             assert time.monotonic() < until, f"{self.script} is not ready:\n{self.output}"
             time.sleep(0.02)
 
-    def wait_ended(self, seconds: float = 20) -> int:
+    def wait_ended(self, seconds: float = 60) -> int:
         """Its exit status, after its last line has been read."""
         status = self.process.wait(seconds)
         self._reader.join(5)

@@ -455,7 +455,7 @@ def test_past_the_queue_503(
 
     with ThreadPoolExecutor() as pool:
         waiting = [pool.submit(upload) for _ in range(2)]
-        wait_for(lambda: parts.worker.waiting == 1)
+        wait_for(lambda: parts.worker.taken == 2)
         response = upload()
         assert response.status_code == 503
         assert int(response.headers["Retry-After"]) >= 1
@@ -645,7 +645,7 @@ def test_metrics(client: FlaskClient, send: Send, picture: Callable[..., bytes])
         'app1_http_requests_total{route="none",status="404"} 1.0',
         "app1_upload_seconds_count 1.0",
         "app1_ready 1.0",
-        "app1_uploads_waiting 0.0",
+        "app1_uploads_in_house 0.0",
         "app1_relay_connected 1.0",
         "app1_outbox_waiting 0.0",
     ):

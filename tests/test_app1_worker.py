@@ -72,7 +72,7 @@ def test_the_upload_too_many_is_told_at_once(
 ) -> None:
     go_on = threading.Event()
     waiting = [pool.submit(upload, worker, lambda captioner: go_on.wait(10)) for _ in range(3)]
-    wait_for(lambda: worker.waiting == 2)
+    wait_for(lambda: worker.taken == 3)
     with pytest.raises(BusyError, match="try again") as error:
         upload(worker, lambda captioner: None)
     assert error.value.status == 503
@@ -80,7 +80,7 @@ def test_the_upload_too_many_is_told_at_once(
     go_on.set()
     assert all(future.result() for future in waiting)
     assert upload(worker, lambda captioner: "room again") == "room again"
-    assert worker.waiting == 0
+    assert worker.taken == 0
 
 
 def test_an_upload_of_many_does_not_keep_others_from_their_turn(
@@ -96,9 +96,9 @@ def test_an_upload_of_many_does_not_keep_others_from_their_turn(
                 worker.run(lambda captioner: order.append("many"))
 
     batch = pool.submit(many)
-    wait_for(lambda: worker.busy)
+    wait_for(lambda: worker.taken)
     single = pool.submit(upload, worker, lambda captioner: order.append("one"))
-    wait_for(lambda: worker.waiting == 1 and not worker._jobs.empty())
+    wait_for(lambda: worker.taken == 2 and not worker._jobs.empty())
     go_on.set()
     batch.result()
     single.result()
@@ -112,7 +112,7 @@ def test_while_it_loads_uploads_wait(
     worker = CaptionWorker(lambda: (loading.wait(10), MODEL)[1], 2, outcomes.append)
     worker.start()
     early = pool.submit(upload, worker, lambda captioner: "early")
-    wait_for(lambda: worker.busy)
+    wait_for(lambda: worker.taken)
     assert not worker.ready
     assert worker.model is None
     assert outcomes == []
@@ -166,7 +166,7 @@ def test_draining_serves_who_was_admitted_and_nobody_else(
 
     wait_for(lambda: worker.ready)
     accepted = pool.submit(two_pictures)
-    wait_for(lambda: worker.busy)
+    wait_for(lambda: worker.taken)
     worker.drain()
     assert not worker.ready
     with pytest.raises(BusyError, match="being stopped"):

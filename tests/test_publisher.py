@@ -230,6 +230,25 @@ def test_nobody_waits_for_a_relay_that_does_not_keep_up(publisher: Publisher, re
     assert publisher.delivered(delivery, 60)
 
 
+def test_one_that_waited_in_vain_spares_the_others(publisher: Publisher, relay: Relay) -> None:
+    run(publisher)
+    assert not publisher.delivered(publisher.publish(caption("1")), 0.01), "nobody calls step()"
+    assert not publisher.delivered(publisher.publish(caption("2")), 60)
+    run(publisher)
+    assert publisher._caught_up
+
+
+def test_a_relay_with_a_lot_to_catch_up_on_is_not_waited_for(
+    publisher: Publisher, relay: Relay
+) -> None:
+    for i in range(20):
+        publisher.publish(caption(str(i)))
+    publisher.step()
+    assert not publisher.delivered(publisher.publish(caption("new")), 60)
+    run(publisher)
+    assert relay.ids[-1] == "new"
+
+
 class TestThread:
     """The same in the publisher's own thread."""
 

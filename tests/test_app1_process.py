@@ -1,0 +1,305 @@
+"""app1 as a process: started as a user starts it, over real sockets, with the tiny model."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT, Server
+from tests.relay_support import Client, Relay
+
+MB = 2**20
+
+
+class App1:
+    """An app1 process on a port of its own; no relay unless one is named."""
+
+    def __init__(
+        self, start: Callable[..., Server], port: int, model: Path, **environment: object
+    ) -> None:
+        self.port = port
+        self._restart = lambda ready: start(
+            "app1",
+            ready=ready,
+            **{"APP1_PORT": port, "CAPTIONER_MODEL": model, "RELAY_PORT": 9, **environment},
+        )
+        self.server: Server = self._restart(True)
+
+    def restart(self, ready: bool = True) -> None:
+        self.server = self._restart(ready)
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+
+    def send(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        with contextlib.closing(self.connect()) as connection:
+            connection.request(
+                method, path, body, headers or {}, encode_chunked=isinstance(body, Iterator)
+            )
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+
+    def get(self, path: str) -> int:
+        return self.send("GET", path)[0]
+
+    def metric(self, name: str) -> float:
+        lines = self.send("GET", "/metrics")[2].decode().splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
+Start = Callable[..., App1]
+Upload = Callable[..., tuple[int, dict[str, str], dict[str, Any]]]
+
+
+@pytest.fixture
+def start(
+    start_server: Callable[..., Server], free_port: Callable[[], int], tiny_model: Path
+) -> Start:
+    return lambda **environment: App1(start_server, free_port(), tiny_model, **environment)
+
+
+@pytest.fixture
+def upload(multipart: Callable[..., tuple[bytes, str]]) -> Upload:
+    def send(app1: App1, *contents: bytes, **fields: object) -> Any:
+        body, kind = multipart(*((content, "a.jpg") for content in contents), **fields)
+        status, headers, answer = app1.send("POST", "/api/captions", body, {"Content-Type": kind})
+        return status, headers, json.loads(answer)
+
+    return send
+
+
+def slow_picture() -> bytes:
+    """A small file that takes a while to decode: 12 megapixels of nothing."""
+    file = io.BytesIO()
+    Image.new("RGB", (4000, 3000)).save(file, "png")
+    return file.getvalue()
+
+
+def test_start_caption_stop(start: Start, upload: Upload, picture: Callable[..., bytes]) -> None:
+    app1 = start()
+    assert f"app1 ready on http://127.0.0.1:{app1.port}/" in app1.server.lines
+    assert "Serving Flask app" not in app1.server.output
+    assert [app1.get(path) for path in ("/", "/healthz", "/readyz", "/metrics")] == [200] * 4
+    status, headers, answer = upload(app1, picture())
+    assert status == 200
+    assert answer["published"] == "queued", "there is no relay"
+    assert headers["Server"] is None
+    app1.server.process.send_signal(signal.SIGINT)
+    assert app1.server.wait_ended() == 0
+    assert "Traceback" not in app1.server.output
+
+
+def test_it_loads_neither_tensorflow_nor_eventlet_and_no_opencv_before_it_listens() -> None:
+    program = (
+        "import sys, app1.app; "
+        "print(*{'tensorflow', 'keras', 'eventlet', 'gevent', 'cv2', 'numpy'} & {*sys.modules})"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "status", "words"),
+    [
+        ({"APP1_PORT": "many"}, 2, "APP1_PORT"),
+        ({"CAPTIONER_QEUE": "3"}, 2, "CAPTIONER_QUEUE"),
+        ({"CAPTIONER_MODEL": "no-such-model"}, 2, "no-such-model"),
+        ({"APP1_HOST": "192.0.2.1"}, 1, "APP1_"),
+    ],
+)
+def test_what_keeps_it_from_starting_is_said_in_a_sentence(
+    start_server: Callable[..., Server], free_port: Callable[[], int],
+    environment: dict[str, str], status: int, words: str,
+) -> None:  # fmt: skip
+    server = start_server("app1", ready=False, **{"APP1_PORT": free_port(), **environment})
+    assert server.wait_ended() == status
+    assert words in server.lines[-1]
+    assert "Traceback" not in server.output
+
+
+def test_a_taken_port(start_server: Callable[..., Server]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        server = start_server("app1", ready=False, APP1_PORT=port)
+        assert server.wait_ended() == 1
+    assert str(port) in server.lines[-1]
+    assert "APP1_PORT" in server.lines[-1]
+
+
+def test_a_body_that_is_too_large(
+    start: Start, upload: Upload, picture: Callable[..., bytes],
+    multipart: Callable[..., tuple[bytes, str]],
+) -> None:  # fmt: skip
+    """The answer reaches even clients that send all they have before they listen."""
+    app1 = start()
+    body, kind = multipart((b"@", "a.jpg"))
+    head, tail = body.split(b"@")
+    head += picture()
+    block = bytes(MB)
+
+    def parts(megabytes: int) -> Iterator[bytes]:
+        yield head
+        for _ in range(megabytes):
+            yield block
+        yield tail
+
+    for megabytes, chunked in ((25, False), (60, False), (60, True), (200, False), (200, True)):
+        headers = {"Content-Type": kind}
+        if chunked:
+            headers["Transfer-Encoding"] = "chunked"
+        else:
+            headers["Content-Length"] = str(len(head) + megabytes * MB + len(tail))
+        with contextlib.closing(app1.connect()) as connection:
+            connection.request(
+                "POST", "/api/captions", parts(megabytes), headers, encode_chunked=chunked
+            )
+            answer = connection.getresponse()
+            assert answer.status == 413, (megabytes, chunked)
+            assert answer.headers["Content-Type"] == "application/problem+json"
+            assert json.loads(answer.read())["status"] == 413
+            # and the connection is still good
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().status == 200
+    assert upload(app1, picture())[0] == 200
+    assert app1.metric("process_resident_memory_bytes") < 400 * MB
+
+
+def test_a_body_that_is_announced_and_never_sent(
+    start: Start, upload: Upload, picture: Callable[..., bytes]
+) -> None:
+    app1 = start()
+    sockets = []
+    for _ in range(60):  # more than there are threads
+        slow = socket.create_connection(("127.0.0.1", app1.port))
+        slow.sendall(
+            b"POST /api/captions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nabc"
+        )
+        sockets.append(slow)
+    assert app1.get("/healthz") == 200
+    assert upload(app1, picture())[0] == 200
+    for slow in sockets:
+        slow.close()
+
+
+def test_not_quite_http(start: Start) -> None:
+    app1 = start()
+    post = b"POST /api/captions HTTP/1.1\r\nHost: x\r\n"
+    for request, status in (
+        (b"\x16\x03\x01\x02\x00\x01\x00", None),
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nbad header\r\n\r\n", b"400"),
+        (post + b"Content-Length: -5\r\n\r\n", b"400"),
+        (post + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000 + b"\r\n\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\nHost: <b>\r\nConnection: close\r\n\r\n", b"200"),
+        (b"GET / HTTP/1.1\r\nHost: \xff\r\nConnection: close\r\n\r\n", b"200"),
+        (b"GET /%ff%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"404"),
+        (b"GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n", None),
+    ):
+        answer = b""
+        with socket.create_connection(("127.0.0.1", app1.port), timeout=10) as client:
+            client.sendall(request)
+            client.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionError):
+                while block := client.recv(65536):
+                    answer += block
+        assert status is None or answer.split(b" ")[1] == status, request[:60]
+        assert b" 500 " not in answer.partition(b"\r\n")[0], request[:60]
+        assert b"Traceback" not in answer
+    assert app1.get("/healthz") == 200
+    assert "Traceback" not in app1.server.output
+
+
+def test_overload(start: Start, upload: Upload) -> None:
+    """Past the queue 503 at once; health checks get through; afterwards all is as before."""
+    app1 = start(CAPTIONER_QUEUE=2)
+    slow = slow_picture()
+    with ThreadPoolExecutor(12) as pool:
+        answers = [pool.submit(upload, app1, slow) for _ in range(12)]
+        while not all(answer.done() for answer in answers):
+            begun = time.monotonic()
+            assert app1.get("/healthz") == 200
+            assert time.monotonic() - begun < 2
+        statuses = [answer.result()[0] for answer in answers]
+        assert set(statuses) == {200, 503}
+        assert statuses.count(200) >= 3
+        for answer in answers:
+            status, headers, body = answer.result()
+            if status == 503:
+                assert int(headers["Retry-After"]) >= 1
+                assert body["title"] == "Busy"
+    assert upload(app1, slow)[0] == 200
+
+
+def test_sigterm_answers_what_was_accepted(
+    start: Start, upload: Upload, wait_for: Callable[..., None]
+) -> None:
+    app1 = start()
+    with ThreadPoolExecutor() as pool:
+        accepted = pool.submit(upload, app1, *[slow_picture()] * 6)
+        wait_for(lambda: app1.metric("app1_uploads_in_house"))
+        app1.server.process.terminate()
+        wait_for(lambda: app1.get("/readyz") == 503)
+        late, headers, body = upload(app1, slow_picture())
+        assert late == 503
+        assert headers["Retry-After"]
+        assert "stopped" in body["detail"]
+        assert not accepted.done(), "the pictures took too little time to show anything"
+        status, _, body = accepted.result()
+    assert status == 200
+    assert [set(result) > {"caption"} for result in body["results"]] == [True] * 6
+    assert app1.server.wait_ended() == 0
+    assert "Traceback" not in app1.server.output
+
+
+def test_what_was_answered_before_a_kill_reaches_the_relay_once(
+    start: Start, upload: Upload, picture: Callable[..., bytes], tmp_path: Path,
+    wait_for: Callable[..., None],
+) -> None:  # fmt: skip
+    relay = Relay(tmp_path / "relay")
+    relay.kill()
+    app1 = start(RELAY_PORT=relay.port, RELAY_TOKEN=relay._environment["RELAY_TOKEN"])
+    answers = [upload(app1, picture("jpeg", (i, 0, 0)))[2] for i in range(5)]
+    assert {answer["published"] for answer in answers} == {"queued"}
+    app1.server.kill()
+    relay.start()
+    viewer = Client(relay)
+    app1.restart()
+    wait_for(lambda: len(viewer.of("prediction")) == 5)
+    delivered = upload(app1, picture())[2]
+    assert delivered["published"] == "delivered"
+    forgotten = answers[2]["id"]
+    status, _, _ = app1.send(
+        "DELETE",
+        f"/api/captions/{forgotten}",
+        headers={"Authorization": f"Bearer {answers[2]['delete_token']}"},
+    )
+    assert status == 204
+    wait_for(lambda: viewer.of("forget") == [{"id": forgotten}])
+    wait_for(lambda: len(viewer.of("prediction")) == 6)
+    expected = [answer["id"] for answer in (*answers, delivered)]
+    assert [caption["id"] for caption in viewer.of("prediction")] == expected
+    in_history = [c["id"] for c in relay.get("/api/captions")[2]["captions"]]
+    assert in_history == [id_ for id_ in expected if id_ != forgotten]
+    viewer.close()
+    relay.kill()
