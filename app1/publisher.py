@@ -96,7 +96,10 @@ class RelayConnection:
             reason = refusals[-1] if refusals else error
             if isinstance(reason, dict):
                 reason = reason.get("message", reason)
-            raise RelayError(str(reason)) from error
+            sentence = str(reason)
+            if "ConnectionPool(" in sentence:  # requests' own words, of which no two are alike
+                sentence = f"nobody answers at {url}"
+            raise RelayError(sentence) from error
 
     @property
     def alive(self) -> bool:

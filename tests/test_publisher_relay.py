@@ -158,8 +158,9 @@ def test_it_ends_up_on_a_websocket(relay: Relay) -> None:
 
 
 def test_no_relay_at_all(free_port: Callable[[], int]) -> None:
-    with pytest.raises(RelayError):
-        RelayConnection(f"http://127.0.0.1:{free_port()}", TOKEN, lambda: None)
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(RelayError, match=f"^nobody answers at {url}$"):
+        RelayConnection(url, TOKEN, lambda: None)
 
 
 def test_the_end_of_the_connection_ends_the_wait(
