@@ -28,7 +28,6 @@ SECURITY_HEADERS = [
     ("Referrer-Policy", "no-referrer"),
 ]
 
-
 WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
@@ -113,15 +112,10 @@ def add_routes(app: flask.Flask, relay: Relay, origins: Origins) -> None:
         """An error as RFC 9457 problem JSON."""
         if error.response is not None or error.code is None:  # a redirect, say
             return error.get_response()
-        headers = {"Retry-After": "5"} if error.code == 503 else {}
-        return (
-            _problem(error.code, error.name, error.description or ""),
-            error.code,
-            {
-                **headers,
-                "Content-Type": "application/problem+json",
-            },
-        )
+        headers = {"Content-Type": "application/problem+json"}
+        if error.code == 503:
+            headers["Retry-After"] = "5"
+        return _problem(error.code, error.name, error.description or ""), error.code, headers
 
 
 def _whole_number(name: str, default: int, least: int) -> int:

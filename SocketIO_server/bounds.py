@@ -87,11 +87,16 @@ def raise_connection_limit() -> int:
     except ImportError:  # not on Windows, where sockets are not files
         return MAX_CONNECTIONS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= MAX_CONNECTIONS + 100:
+        return MAX_CONNECTIONS
     wanted = MAX_CONNECTIONS + 100
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, soft - 100)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):  # macOS has a lower limit that it does not tell
+        wanted = soft
+    return int(max(wanted - 100, wanted // 2))
 
 
 class BriefFilter(logging.Filter):

@@ -178,7 +178,7 @@ class Relay:
         self._clients.pop(sid, None)
         # In the background, since this may run inside a broadcast, which holds the lock: sending to
         # a client that has not answered for long closes its connection.
-        if any(sid == worker for worker, _ in self._in_progress.values()):
+        if any(sid == worker for worker, _ in list(self._in_progress.values())):
             self.socketio.start_background_task(self._give_up_work_of, sid)
 
     def _give_up_work_of(self, sid: str) -> None:

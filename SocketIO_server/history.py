@@ -182,11 +182,11 @@ class History:
                 if len(captions) == limit or (max_bytes is not None and size > max_bytes):
                     rows.close()
                     return captions, True
-                picture = None if data is None else Thumbnail(data, kind)
                 try:
-                    captions.append(Message(json.loads(fields), picture).payload(seq=number))
-                except ValueError:
-                    log.error("Caption %d in %s is damaged and left out.", number, self.path)
+                    message = Message(json.loads(fields), data and Thumbnail(data, kind))
+                except ValueError:  # it keeps its place, so that counting and paging go on
+                    message = Message({"caption": "(This caption is damaged on the disk.)"})
+                captions.append(message.payload(seq=number))
                 size += len(data or b"")
         return captions, False
 
@@ -269,7 +269,8 @@ class History:
             check_same_thread=False,  # the callers' lock sees to it
         )
         try:
-            connection.text_factory = lambda raw: raw.decode("utf-8", "replace")  # see `after`
+            # damaged text is a matter of its caption, see `after`, and not of the whole answer
+            connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
             owner = connection.execute("PRAGMA application_id").fetchone()[0]
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             is_new = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0

@@ -264,9 +264,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         def fill(name: str, value: object) -> None:
-            object.__setattr__(
-                self, name, value
-            )  # the way of the standard library for frozen classes
+            # how frozen dataclasses set their own fields
+            object.__setattr__(self, name, value)
 
         if self.captioner_state == Path():
             fill("captioner_state", platformdirs.user_state_path("captioner", appauthor=False))
@@ -422,9 +421,7 @@ def _read_secret(path: Path) -> str:
     """The secret in `path`; FileNotFoundError if it was never made."""
     try:
         if os.name == "posix" and path.stat().st_mode & 0o077:
-            path.chmod(
-                0o600
-            )  # copied about or restored from a backup; others have no business in it
+            path.chmod(0o600)  # copied about, or restored from a backup
         secret = path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
         raise
