@@ -14,6 +14,7 @@ import contextlib
 import logging
 import random
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -32,7 +33,9 @@ ACKNOWLEDGE_SECONDS = 10.0
 FIRST_RETRY_SECONDS = 0.25
 LONGEST_RETRY_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 60.0  # that the relay may ask for
-FEW_EVENTS = 8  # may wait while the relay counts as keeping up
+# a relay keeps up when fewer events wait than this, and it takes less than this for one
+FEW_EVENTS = 8
+KEEPING_UP_SECONDS = 0.5
 
 
 class RelayError(Exception):
@@ -175,6 +178,7 @@ class Publisher:
         self._connection: Connection | None = None
         self._failures = 0
         self._caught_up = False
+        self._call_began: float | None = None
         self._complaint = ""
         # an entry lives as long as the uploader's request that waits for it
         self._deliveries: weakref.WeakValueDictionary[str, threading.Event] = (
@@ -241,10 +245,7 @@ class Publisher:
             delivery: what `publish` returned.
             timeout: seconds to wait at most.
         """
-        if delivery.wait(timeout if self._caught_up else 0):
-            return True
-        self._caught_up = False  # nobody else waits in vain until it has
-        return False
+        return delivery.wait(min(timeout, self._patience()))
 
     def step(self) -> float | None:
         """Do the next thing there is to do: connect, or bring one event to the relay.
@@ -266,11 +267,14 @@ class Publisher:
             self._went_well()
             self._caught_up = True
             return None
+        self._call_began = time.monotonic()
         try:
             answer = connection.call(event.name, event.payload, ACKNOWLEDGE_SECONDS)
         except RelayError as error:
             connection.close()
             return self._retry(f"the relay does not answer: {error}")
+        finally:
+            self._call_began = None
         if not isinstance(answer, dict):
             answer = {"error": f"the answer {answer!r}"}
         if answer.get("ok"):
@@ -298,10 +302,17 @@ class Publisher:
     def _tell(self, event: str, payload: dict[str, Any]) -> None:
         """Send at once or not at all."""
         connection = self._connection
-        # not caught up: the relay has more to do than it can, or does not answer
-        if connection is not None and self._caught_up:
+        if connection is not None and self._patience() > 0:
             with contextlib.suppress(RelayError):
                 connection.emit(event, payload)
+
+    def _patience(self) -> float:
+        """Seconds for which the relay may still be waited for; 0 when it does not keep up."""
+        if not self._caught_up:
+            return 0
+        began = self._call_began
+        taken = 0.0 if began is None else time.monotonic() - began
+        return max(0.0, KEEPING_UP_SECONDS - taken)
 
     def _went_well(self) -> None:
         self._failures = 0

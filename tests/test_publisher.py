@@ -27,6 +27,8 @@ class Relay:
         self.emitted: list[tuple[str, dict[str, Any]]] = []
         self.connections = 0
         self.attempts = 0
+        self.hangs = threading.Event()  # while it is not set
+        self.hangs.set()
 
     def connect(self, ended: Callable[[], None]) -> Relay:
         self.attempts += 1
@@ -42,6 +44,7 @@ class Relay:
     def call(self, event: str, payload: dict[str, Any], timeout: float) -> Any:
         if not self.up:
             raise RelayError("the connection broke")
+        self.hangs.wait(10)
         self.calls.append((event, payload))
         answer = self.answers.pop(0) if self.answers else {"ok": True, "seq": len(self.calls)}
         if isinstance(answer, Exception):
@@ -230,14 +233,6 @@ def test_nobody_waits_for_a_relay_that_does_not_keep_up(publisher: Publisher, re
     assert publisher.delivered(delivery, 60)
 
 
-def test_one_that_waited_in_vain_spares_the_others(publisher: Publisher, relay: Relay) -> None:
-    run(publisher)
-    assert not publisher.delivered(publisher.publish(caption("1")), 0.01), "nobody calls step()"
-    assert not publisher.delivered(publisher.publish(caption("2")), 60)
-    run(publisher)
-    assert publisher._caught_up
-
-
 def test_a_relay_with_a_lot_to_catch_up_on_is_not_waited_for(
     publisher: Publisher, relay: Relay
 ) -> None:
@@ -260,6 +255,30 @@ class TestThread:
         assert publisher.delivered(publisher.publish(caption("1")), 10)
         publisher.stop()
         assert not publisher._thread.is_alive()
+
+    def test_a_relay_that_hangs_is_waited_for_a_moment_and_by_few(
+        self,
+        publisher: Publisher,
+        relay: Relay,
+        wait_for: Callable[..., None],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Long time limits that must not be used up."""
+        monkeypatch.setattr("app1.publisher.KEEPING_UP_SECONDS", 0.05)
+        publisher.start()
+        wait_for(lambda: publisher._caught_up)
+        relay.hangs.clear()
+        first = publisher.publish(caption("1"))
+        assert not publisher.delivered(first, 60)
+        assert publisher._patience() == 0
+        publisher.announce("2", "a.jpg", b"jpeg")
+        assert relay.emitted == []
+        assert not publisher.delivered(publisher.publish(caption("2")), 60)
+        relay.hangs.set()
+        wait_for(first.is_set)
+        wait_for(lambda: publisher._caught_up and publisher.waiting == 0)
+        assert publisher._patience() > 0
+        publisher.stop()
 
     def test_stops_while_it_waits_for_the_next_attempt(
         self, publisher: Publisher, relay: Relay, wait_for: Callable[..., None]
