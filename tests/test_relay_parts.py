@@ -6,11 +6,14 @@ import logging
 import random
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from SocketIO_server import bounds, history, messages
+from captioner.settings import Settings
+from SocketIO_server import async_modes, bounds, history, messages
+from SocketIO_server.application import create_app
 from SocketIO_server.events import TokenBucket
 from SocketIO_server.history import History, HistoryError, search_words
 from tests.relay_support import JPEG
@@ -113,6 +116,20 @@ def test_a_locked_file_is_waited_for_only_briefly(tmp_path: Path) -> None:
     other.close()
     assert kept.add(caption()) == (2, True)
     kept.close()
+
+
+def test_a_relay_that_stops_is_not_ready(settings_of: Callable[..., Settings]) -> None:
+    settings = settings_of(RELAY_ASYNC_MODE="threading")
+    async_modes.prepare(settings)
+    app = create_app(settings)
+    client = app.test_client()
+    assert client.get("/readyz").status_code == 200
+    app.extensions["relay"].stopping = True
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert "stopping" in answer.get_json()["reason"]
+    assert client.get("/healthz").status_code == 200
+    app.extensions["relay"].history.close()
 
 
 def test_search_words() -> None:
