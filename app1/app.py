@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import errno
 import logging
 import secrets
 import signal
@@ -296,6 +297,18 @@ def _delete_secret(settings: Settings) -> bytes:
         return secrets.token_bytes(32)
 
 
+def _why_not_listening(settings: Settings, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"Port {settings.app1_port} is taken on {settings.app1_host}; stop the program that "
+            "listens there, or set APP1_PORT to another port."
+        )
+    return (
+        f"app1 cannot listen on {settings.app1_host}, port {settings.app1_port} "
+        f"({error.strerror}); set APP1_HOST and APP1_PORT to an address of this machine."
+    )
+
+
 def main() -> int:
     """Serve until SIGTERM or SIGINT, then finish what was accepted.
 
@@ -329,13 +342,8 @@ def main() -> int:
             waiting=settings.captioner_queue + 1,
         )
     except OSError as error:
-        print(
-            f"app1 cannot listen on {settings.app1_host}, port {settings.app1_port} "
-            f"({error.strerror or error}); stop what uses the port, or set APP1_PORT to another.",
-            file=sys.stderr,
-        )
+        print(_why_not_listening(settings, error), file=sys.stderr)
         return 1
-
     if not is_loopback(settings.app1_host):
         log.warning(
             "app1 listens on %s, without encryption: whoever can reach it there can send photos, "

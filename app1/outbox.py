@@ -24,6 +24,8 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
+KEPT_IN_MEMORY = 500  # captions, some 60 kB each
+
 # state: 'waiting' to be sent, or 'refused' by the relay and tried once more when app1 starts again
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -91,6 +93,7 @@ class Outbox:
                 error,
             )
             self._file = _open(":memory:")
+            self._keep = min(keep, KEPT_IN_MEMORY)
 
     def close(self) -> None:
         with self._lock:
@@ -124,6 +127,7 @@ class Outbox:
             )
             if not written:
                 self._memory.execute(_INSERT, row)
+                self._memory.execute(_DROP_OLDEST, (min(self._keep, KEPT_IN_MEMORY),))
 
     def forget(self, id_: str) -> None:
         """Drop what waits about a photo, and tell the relay to forget what may have reached it."""

@@ -8,6 +8,9 @@ spare for everything else: health checks are answered, and the upload too many i
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
 import time
 from threading import Thread
 
@@ -19,8 +22,8 @@ from waitress.server import create_server
 from waitress.wasyncore import close_all
 
 SPARE_THREADS = 16
-# open connections; more wait to be accepted. Each may need two file descriptors, of 1024 at least
-CONNECTIONS = 400
+CONNECTIONS = 400  # open at a time; more wait to be accepted
+FILES = 1024  # open at a time: two for each connection, and some more
 IDLE_SECONDS = 60
 HEADER_BYTES = 64 * 1024
 IN_MEMORY_BYTES = 256 * 1024  # of a request body; what is longer goes to a temporary file
@@ -65,6 +68,7 @@ class PageServer:
 
     def __init__(self, app: Flask, host: str, port: int, waiting: int) -> None:
         longest = app.config["MAX_CONTENT_LENGTH"]
+        _raise_file_limit()
 
         class Parser(HTTPRequestParser):
             def parse_header(self, header_plus: bytes) -> None:
@@ -77,8 +81,7 @@ class PageServer:
 
         self._server = create_server(
             app,
-            host=host,
-            port=port,
+            sockets=[_bind(host, port)],
             ident=None,
             threads=waiting + SPARE_THREADS,
             connection_limit=CONNECTIONS,
@@ -91,10 +94,6 @@ class PageServer:
         )
         self._server.channel_class = Channel
         self._thread = Thread(target=self._server.run, name="sockets", daemon=True)
-
-    @property
-    def port(self) -> int:
-        return int(self._server.effective_port)
 
     def start(self) -> None:
         self._thread.start()
@@ -129,3 +128,35 @@ class PageServer:
 
     def _close_all(self) -> None:
         close_all(self._server._map, ignore_all=True)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A socket on one address: of a name that stands for several, the first of IPv4.
+
+    Waitress would make one for each, and share nothing between them that we could drain.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = min(found, key=lambda f: f[0] != socket.AF_INET)
+    bound = socket.socket(family, kind, protocol)
+    try:
+        if os.name == "posix":  # elsewhere it would let two servers share a port
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            with contextlib.suppress(OSError):  # "::" is for IPv4 too, where the system can
+                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _raise_file_limit() -> None:
+    """Some systems begin with 256 open files a process, and let it ask for more."""
+    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has no such limit
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY and soft < FILES:
+            most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

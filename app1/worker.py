@@ -125,30 +125,25 @@ class CaptionWorker:
             self._thread.join()
 
     def _work(self) -> None:
+        captioner: Captioner | None = None
         try:
             captioner = self._load()
             self.model = captioner.model
+            self._warm = True
+            self._loaded(None)
         except Exception as error:
             if not isinstance(error, CaptionerError):
                 log.exception("the model could not be loaded")
                 error = CaptionerError(f"The model could not be loaded: {error}")
-            self._refuse_all()
+            self.drain()
             self._loaded(error)
-            return
-        self._warm = True
-        self._loaded(None)
         while (item := self._jobs.get()) is not _STOP:
             job, future = item
             try:
+                if captioner is None:
+                    raise BusyError("There is no model to caption with.", 30)
                 future.set_result(job(captioner))
             except Exception as error:
                 future.set_exception(error)
             # or a picture of 150 MB would stay alive until the next one comes
             del item, job, future
-
-    def _refuse_all(self) -> None:
-        self.drain()
-        with contextlib.suppress(queue.Empty):
-            while True:
-                _, future = self._jobs.get_nowait()
-                future.set_exception(BusyError("There is no model to caption with.", 30))

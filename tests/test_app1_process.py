@@ -105,6 +105,19 @@ def test_start_caption_stop(start: Start, upload: Upload, picture: Callable[...,
     assert "Traceback" not in app1.server.output
 
 
+@pytest.mark.parametrize("host", ["localhost", "0.0.0.0", "127.0.0.2"])  # noqa: S104
+def test_other_addresses(start: Start, host: str) -> None:
+    app1 = start(APP1_HOST=host)
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1" if host == "0.0.0.0" else host, app1.port)  # noqa: S104
+    ) as connection:
+        connection.request("GET", "/readyz")
+        assert connection.getresponse().status == 200
+    app1.server.process.terminate()
+    assert app1.server.wait_ended() == 0
+    assert ("without encryption" in app1.server.output) == (host == "0.0.0.0")  # noqa: S104
+
+
 def test_it_loads_neither_tensorflow_nor_eventlet_and_no_opencv_before_it_listens() -> None:
     program = (
         "import sys, app1.app; "
@@ -122,7 +135,7 @@ def test_it_loads_neither_tensorflow_nor_eventlet_and_no_opencv_before_it_listen
         ({"APP1_PORT": "many"}, 2, "APP1_PORT"),
         ({"CAPTIONER_QEUE": "3"}, 2, "CAPTIONER_QUEUE"),
         ({"CAPTIONER_MODEL": "no-such-model"}, 2, "no-such-model"),
-        ({"APP1_HOST": "192.0.2.1"}, 1, "APP1_"),
+        ({"APP1_HOST": "192.0.2.1"}, 1, "APP1_HOST"),
     ],
 )
 def test_what_keeps_it_from_starting_is_said_in_a_sentence(

@@ -182,6 +182,15 @@ class TestFullDisk:
         assert [event.id for event in take_all(outbox)] == ["1", "2", "3", "4"]
         outbox.close()
 
+    def test_memory_is_bounded(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("app1.outbox.KEPT_IN_MEMORY", 2)
+        outbox = Outbox(path)
+        self.fill(outbox)
+        for i in range(5):
+            outbox.add("predict", caption(str(i), thumbnail=b"x" * 20_000))
+        assert [event.id for event in take_all(outbox)] == ["3", "4"]
+        outbox.close()
+
     def test_what_is_in_memory_can_be_delivered_and_forgotten(self, path: Path) -> None:
         big = b"x" * 20_000
         outbox = Outbox(path)
