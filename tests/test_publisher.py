@@ -270,7 +270,7 @@ class TestThread:
         relay.hangs.clear()
         first = publisher.publish(caption("1"))
         assert not publisher.delivered(first, 60)
-        assert publisher._patience() == 0
+        wait_for(lambda: publisher._patience() == 0)
         publisher.announce("2", "a.jpg", b"jpeg")
         assert relay.emitted == []
         assert not publisher.delivered(publisher.publish(caption("2")), 60)
