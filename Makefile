@@ -1,6 +1,7 @@
 # make run    installs what is needed into .venv, starts the three servers, prints the page addresses
 # make test   installs what the tests need too, and runs the checks and the whole suite
 #             (make test ARGS="tests/test_cli.py -x" runs a part of it)
+# make results writes the README's table of results again from the reports in the model's folder
 # make lock   makes requirements.lock again from the versions in requirements*.txt
 #
 # A Python other than the first that fits: make run PYTHON=python3.12
@@ -13,7 +14,7 @@ PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11 py
 	$$python -c '$(IN_RANGE)' 2>/dev/null && echo $$python && break; done),python3)
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run test lock
+.PHONY: help run test results lock
 .NOTPARALLEL:
 
 help:
@@ -30,6 +31,9 @@ test: $(VENV)/test.stamp
 	$(BIN)/python -m mypy || status=1; \
 	$(BIN)/python -m pytest $(ARGS) || status=1; \
 	exit $$status
+
+results: $(VENV)/run.stamp
+	@$(BIN)/python docs/results.py
 
 # What stands in a stamp's prerequisites has been installed when the stamp is newer.
 $(VENV)/run.stamp: requirements.txt requirements.lock pyproject.toml | $(BIN)/python

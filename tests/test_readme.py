@@ -9,6 +9,7 @@ import pytest
 
 from captioner.cli import COMMANDS
 from captioner.settings import table
+from docs import results
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,6 +33,10 @@ def test_the_table_of_contents_leads_somewhere() -> None:
 @pytest.mark.parametrize("place", re.findall(r"\]\(((?!https?:|#)[^)]+)\)", README))
 def test_what_it_points_to_is_there(place: str) -> None:
     assert (ROOT / place).exists()
+
+
+def test_its_results_are_those_of_the_reports() -> None:
+    assert f"{results.START}\n{results.table()}\n{results.END}" in README
 
 
 def test_its_commands_are_commands() -> None:
