@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tests.chromium import Chromium
 
 ROOT = Path(__file__).resolve().parent.parent
-PHOTOS = ["rocket.jpg", "chelsea.png", "coffee.png", "astronaut.png"]  # the last one is seen big
+PHOTOS = ["rocket.jpg", "astronaut.png", "coffee.png", "chelsea.png"]  # the last one is seen big
 SIZE = (1440, 1100)
 
 

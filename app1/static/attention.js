@@ -2,7 +2,7 @@
 // Draws on a canvas over the photo; knows nothing of words or requests.
 
 const SIZE = 64; // pixels a side of the canvas; CSS stretches it over the photo, smoothly
-const DARKEST = 0.82;
+const DARKEST = 0.78;
 
 /** Cubic B-spline weights of the four neighbours at offset t in [0, 1): smooth, never negative. */
 function spline(t) {
@@ -40,7 +40,7 @@ export function showAttention(canvas, grid) {
       image.data[at] = 14;
       image.data[at + 1] = 13;
       image.data[at + 2] = 11;
-      image.data[at + 3] = 255 * DARKEST * (1 - seen) ** 0.8;
+      image.data[at + 3] = 255 * DARKEST * (1 - seen) ** 1.6;
     }
   }
   context.putImageData(image, 0, 0);
