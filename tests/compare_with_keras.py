@@ -19,7 +19,6 @@ from captioner.engine import Engine
 from captioner.model_folder import ModelFolder
 from captioner.picture import encoder_input
 from captioner.search import BeamSearch
-from captioner.training.decoder import Prepared
 from captioner.training.export import load_trained
 
 
@@ -32,7 +31,7 @@ class KerasSteps:
 
     def step(self, words, state):
         gates = self.decoder.read_words(words[None])
-        prepared = Prepared(*self.prepared[:3], None)
+        prepared = self.prepared._replace(state=None)
         hidden, state, attention = self.decoder.step(gates, state[None], prepared)
         log = ops.log_softmax(self.decoder.predict(hidden))
         return np.asarray(log)[0], np.asarray(state)[0], np.asarray(attention)[0]
@@ -41,7 +40,8 @@ class KerasSteps:
 def main(folder: Path) -> None:
     model = ModelFolder.open(folder)
     encoder, decoder = load_trained(model)
-    engine = Engine(*[model.read_bytes(name) for name in model.serving_files()])
+    encoder_file, init_file, step_file = map(model.read_bytes, model.serving_files())
+    engine = Engine(encoder_file, init_file, step_file)
     search = BeamSearch(3, model.manifest["decoder"]["max_words"])
     size = model.manifest["encoder"]["input_size"]
     pictures = [

@@ -41,7 +41,7 @@ def connect(relay: Relay) -> Iterator[Connect]:
     def make(
         auth: dict[str, Any] | None = None, relay: Relay = relay, **headers: str
     ) -> WireClient:
-        clients.append(WireClient(relay, auth, **headers))
+        clients.append(WireClient(relay, auth, None, **headers))
         return clients[-1]
 
     yield make

@@ -19,7 +19,8 @@ class Table:
     """A decoder given as {words so far: {next word: probability}}; its state is those words."""
 
     def __init__(self, table: dict[tuple[int, ...], dict[int, float]], longest: int = 12) -> None:
-        self.table, self.longest, self.calls = table, longest, []
+        self.table, self.longest = table, longest
+        self.calls: list[int] = []
 
     def start(self) -> np.ndarray:
         return np.zeros((1, self.longest), np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from typing import Any
 
 import cv2
 import numpy as np
@@ -75,7 +76,9 @@ def stage(name, learns, **more):
 def base_weights(tmp_path_factory):
     """Weights to start from, without the two kernels that the published ones lack."""
     keras.utils.set_random_seed(5)
-    weights = encoder_weights(build_encoder(input_size=SIZE, width=WIDTH), "float32")
+    weights: dict[str, Any] = encoder_weights(
+        build_encoder(input_size=SIZE, width=WIDTH), "float32"
+    )
     file = tmp_path_factory.mktemp("weights") / "base.npz"
     np.savez(
         file, **{k: v for k, v in weights.items() if k not in ("conv81/kernel", "conv90/kernel")}
