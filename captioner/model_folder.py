@@ -177,7 +177,7 @@ class ModelFolder:
         """
         whole = {**self.manifest, **changes}
         _check_manifest(self.path, whole)
-        _write_text(self.path / _MANIFEST, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+        write_text(self.path / _MANIFEST, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
         return replace(self, manifest=whole)
 
     def _check_size(self, name: str, size: int | None, expected: int) -> None:
@@ -217,7 +217,7 @@ def _find(model: str | Path | None) -> Path:
     )
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:

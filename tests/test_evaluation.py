@@ -8,11 +8,14 @@ import math
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 
 import pytest
 
+from captioner import Captioner, cli
+from captioner.model_folder import ModelFolder
 from captioner.training import evaluation
 from captioner.training.datasets import Dataset, Photo
 from captioner.training.evaluation import (
@@ -168,3 +171,40 @@ def test_the_command_needs_data() -> None:
     evaluation.add_arguments(parser)
     args = parser.parse_args(["--data", "flickr8k"])
     assert (args.split, args.beam_size, args.limit) == ("test", 3, None)
+
+
+@pytest.mark.java
+@needs_scorers
+@pytest.mark.skipif(shutil.which("java") is None, reason="Java is not installed")
+def test_the_command_keeps_its_report_in_a_model_folder(
+    tiny_model: Path, tmp_path: Path, picture: Callable[..., bytes]
+) -> None:
+    """Report, metrics.json and manifest say the same, and the threshold is set."""
+    folder, data = tmp_path / "model", tmp_path / "data"
+    shutil.copytree(tiny_model, folder)
+    (data / "images").mkdir(parents=True)
+    colours = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "black": (0, 0, 0)}
+    captions = {}
+    for name, colour in colours.items():
+        (data / "images" / f"{name}.png").write_bytes(picture("png", colour))
+        captions[f"{name}.png"] = [f"A {name} picture .", f"Nothing but {name} is here ."]
+    # one caption is what the model says, so that there is something to be sure of
+    said = Captioner.load(folder).caption(data / "images" / "red.png").text
+    captions["red.png"] = [said, said]
+    (data / "captions.json").write_text(json.dumps(captions))
+    only = tmp_path / "only.json"
+    only.write_text(json.dumps(["red.png", "green.png", "blue.png"]))
+
+    arguments = ["--data", str(data), "--split", "train", "--model", str(folder)]
+    arguments += ["--only", str(only), "--record", "colours", "--calibrate"]
+    assert cli.main(["evaluate", *arguments]) == 0
+
+    report = json.loads((folder / "colours.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text())["colours"]
+    manifest = ModelFolder.open(folder).manifest
+    assert sorted(report["predictions"]) == ["blue.png", "green.png", "red.png"]
+    assert manifest["scores"]["colours"]["CIDEr"] == report["scores"]["CIDEr"] == metrics["CIDEr"]
+    assert metrics["curve"] == report["reliability"]["curve"]
+    sure = Captioner.load(folder).caption(data / "images" / "red.png")
+    assert sure.confident
+    assert manifest["confident_threshold"] <= round(sure.probability, 4)

@@ -6,6 +6,7 @@ people agree with each other. CIDEr-D measures both, each person's caption again
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,7 +43,8 @@ def choose_threshold(probabilities: np.ndarray, right: np.ndarray) -> float:
     gain = [
         (probabilities[right] >= p).mean() - (probabilities[~right] >= p).mean() for p in candidates
     ]
-    return round(float(candidates[int(np.argmax(gain))]), 4)
+    # Rounded down, or the caption that it comes from would fall below it.
+    return math.floor(1e4 * float(candidates[int(np.argmax(gain))])) / 1e4
 
 
 def reliability(probabilities: np.ndarray, right: np.ndarray, parts: int = 5) -> dict[str, Any]:

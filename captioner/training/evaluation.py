@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from captioner.errors import CaptionerError
-from captioner.model_folder import ModelFolder
+from captioner.model_folder import ModelFolder, write_text
 from captioner.settings import Settings
 from captioner.training import calibration
 from captioner.training.datasets import SPLITS, Dataset, Photo, read_dataset
@@ -212,9 +212,7 @@ def write_report(
     }
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 
 def chosen(dataset: Dataset, split: str, limit: int | None = None) -> list[Photo]:
@@ -242,6 +240,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--record", metavar="NAME", help="keep the report in the model's folder, under this name"
     )
+    parser.add_argument("--into", metavar="MODEL", help="record there instead, by name or path")
     parser.add_argument("--only", metavar="FILE", help="JSON list of the photos' file names")
     parser.add_argument(
         "--calibrate", action="store_true", help="set the model's threshold of being sure by these"
@@ -280,18 +279,36 @@ def main(args: argparse.Namespace) -> int:
     scores = evaluate(predictions, references, training if args.split != "train" else None)
     for name, value in scores.items():
         print(f"{name:<15}{value:>8g}")
-    right = calibration.rightness([*predictions.values()], [*references.values()])
+    reliability: dict[str, Any] = {}
+    if min(len(photo.captions) for photo in photos) > 1:
+        right = calibration.rightness([*predictions.values()], [*references.values()])
+        reliability = calibration.reliability(np.array(probabilities), right)
     if args.calibrate:
+        if not reliability:
+            raise EvaluationError(
+                "A threshold of being sure needs two captions a photo at least; "
+                "leave --calibrate out, or name another collection."
+            )
         threshold = calibration.choose_threshold(np.array(probabilities), right)
         folder = folder.amend(confident_threshold=threshold)
         print(f"{'threshold':<15}{threshold:>8g}")
     place = Path(args.data).resolve()
     name = (place if place.is_dir() else place.parent).name
     details = protocol(name, args.split, photos, folder.manifest, args.beam_size)
-    sure = calibration.reliability(np.array(probabilities), right)
     if args.output:
-        write_report(args.output, scores, details, predictions, sure)
+        write_report(args.output, scores, details, predictions, reliability)
     if args.record:
-        write_report(folder.path / f"{args.record}.json", scores, details, predictions, sure)
-        folder.amend(scores={**folder.manifest["scores"], args.record: scores})
+        into = ModelFolder.open(args.into) if args.into else folder
+        write_report(into.path / f"{args.record}.json", scores, details, predictions, reliability)
+        _record(into, args.record, {"model": details["model"]["name"], **scores, **reliability})
     return 0
+
+
+def _record(folder: ModelFolder, name: str, metrics: Mapping[str, Any]) -> None:
+    """Keep the figures of a report in `metrics.json`, and the scores in the manifest too."""
+    file = folder.path / "metrics.json"
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    text = json.dumps({**known, name: metrics}, indent=1) + "\n"
+    write_text(file, text)
+    scores = {score: metrics[score] for score in SCORES}
+    folder.amend(scores={**folder.manifest["scores"], name: scores})
