@@ -17,6 +17,7 @@ from captioner.tokenizer import Tokenizer
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import keras
+    import tensorflow as tf
 
     from captioner.training import train as training
     from captioner.training.decoder import Decoder
@@ -28,6 +29,10 @@ with warnings.catch_warnings():
     )
     from captioner.training.model import CaptioningModel, make_generator
     from captioner.training.pictures import Photos, digest_of, keras_encode, store_grids
+
+# One thread, since several add up in an order of their own, and no two runs are the same then.
+tf.config.threading.set_intra_op_parallelism_threads(1)
+tf.config.threading.set_inter_op_parallelism_threads(1)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -89,8 +94,6 @@ def base_weights(tmp_path_factory):
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     """A small LiteRT classifier that ends in a softmax."""
-    import tensorflow as tf
-
     classifier = keras.Sequential(
         [
             keras.Input((32, 32, 3)),
@@ -195,6 +198,23 @@ def test_training_learns(data):
         sum(a == " ".join(Tokenizer.split(b)) for a, b in zip(said, captions.values(), strict=True))
         >= 3
     )
+
+
+def test_a_reward_moves_nothing_to_words_that_are_never_drawn():
+    """Padding, start and unknown word are not drawn, so they may not take probability either."""
+    encoder = build_encoder(input_size=SIZE, width=WIDTH)
+    model = CaptioningModel(encoder, Decoder(9, encoder.output_shape[-1], 16, 2))
+    logits = np.random.default_rng(0).normal(size=(1, 1, 3, 9)).astype(np.float32)
+    higher = logits.copy()
+    higher[..., [Tokenizer.PAD, Tokenizer.START, Tokenizer.UNK]] += 5
+    words, advantage = np.array([[[4, 7, Tokenizer.END]]]), np.full((1, 1, 3), -0.5, np.float32)
+
+    def loss(y_pred):
+        return float(model.compute_loss(y=words, y_pred=y_pred, sample_weight=advantage))
+
+    assert loss(higher) < loss(logits) - 1
+    model.bar_specials = True
+    assert loss(higher) == pytest.approx(loss(logits))
 
 
 def test_the_folded_encoder_is_keras_own():

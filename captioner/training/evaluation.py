@@ -22,13 +22,11 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from tqdm import tqdm
 
 from captioner.errors import CaptionerError
 from captioner.model_folder import ModelFolder, write_text
 from captioner.settings import Settings
-from captioner.training import calibration
 from captioner.training.datasets import SPLITS, Dataset, Photo, read_dataset
 
 if TYPE_CHECKING:
@@ -262,7 +260,10 @@ def main(args: argparse.Namespace) -> int:
         dataset = Dataset(kept, dataset.missing)
     photos = chosen(dataset, args.split, args.limit)
 
+    import numpy as np
+
     from captioner.captioner import Captioner
+    from captioner.training import calibration
 
     folder = ModelFolder.open(args.model or settings.captioner_model)
     captioner = Captioner.load(folder.path)

@@ -23,6 +23,9 @@ class CaptioningModel(keras.Model):
         encoder: (photos, ...) pictures or stored grids -> (photos, rows, columns, channels).
         decoder: over that grid.
         label_smoothing: probability mass spread over the vocabulary in `compute_loss`.
+        bar_specials: whether `compute_loss` leaves out what a caption never holds, as sampling
+            does. Without it a policy gradient moves probability to words that are never drawn, and
+            so never punished, until nothing else is left.
         train_encoder: whether the encoder learns too.
     """
 
@@ -32,10 +35,11 @@ class CaptioningModel(keras.Model):
         decoder: Decoder,
         label_smoothing: float = 0.0,
         train_encoder: bool = True,
+        bar_specials: bool = False,
     ) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.bar_specials = label_smoothing, bar_specials
         encoder.trainable = train_encoder
         if not decoder.built:
             decoder.build()
@@ -60,6 +64,8 @@ class CaptioningModel(keras.Model):
             sample_weight: (photos, captions, time): 1 for a word and 0 for padding in
                 cross-entropy training, the advantage of the caption in self-critical training.
         """
+        if self.bar_specials:
+            y_pred = _without_specials(y_pred)
         log = ops.log_softmax(y_pred, axis=-1)
         nll = -ops.squeeze(ops.take_along_axis(log, ops.expand_dims(y, -1), axis=-1), -1)
         if self.label_smoothing:
@@ -106,12 +112,7 @@ def make_generator(
         words = []
         for _ in range(max_words):
             hidden, state, _ = decoder.step(decoder.read_words(word), state, prepared)
-            logits = decoder.predict(hidden)
-            # Never in an answer: padding, start, an unknown word.
-            barred = ops.one_hot(
-                ops.array([Tokenizer.PAD, Tokenizer.START, Tokenizer.UNK]), decoder.vocabulary_size
-            )
-            logits = logits - 1e9 * ops.sum(barred, axis=0)
+            logits = _without_specials(decoder.predict(hidden))
             if sample:
                 noise = keras.random.uniform(ops.shape(logits), 1e-9, 1.0)
                 logits = logits - ops.log(-ops.log(noise))  # the Gumbel-max trick
@@ -123,6 +124,12 @@ def make_generator(
 
     compiled = tf.function(generate, reduce_retracing=True)
     return lambda pictures, captions: compiled(pictures, captions).numpy()
+
+
+def _without_specials(logits: Any) -> Any:
+    """Logits (..., words) with padding, start and unknown word out of the question."""
+    specials = ops.array([Tokenizer.PAD, Tokenizer.START, Tokenizer.UNK])
+    return logits - 1e9 * ops.sum(ops.one_hot(specials, logits.shape[-1]), axis=0)
 
 
 def save_variables(path: Path, variables: Sequence[Any], **more: Any) -> None:

@@ -208,6 +208,7 @@ class StageRun:
             layer.rate = stage.dropout
         model.decoder.drop_grid.rate = stage.dropout / 2
         model.label_smoothing = stage.label_smoothing
+        model.bar_specials = stage.objective == "self_critical"
         # XLA brought nothing for these convolutions on a CPU.
         model.compile(optimizer=self.optimizer, jit_compile=False)
         self.optimizer.build(model.trainable_variables)
