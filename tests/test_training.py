@@ -128,7 +128,7 @@ def run(file, data, out, work, weights, teacher=None):
 
 
 def test_all_stages_make_a_model_that_serves(data, tmp_path, base_weights, teacher):
-    reward = {"objective": "self_critical", "served": True, "learning_rate": 1e-3}
+    reward = {"objective": "self_critical", "served": True, "temperature": 0.5}
     stages = [
         stage("top", "top", epochs=2),
         stage("all", "all"),
@@ -234,6 +234,16 @@ def test_the_folded_encoder_is_keras_own():
     x = rng.uniform(-1, 1, (2, 139, 139, 3)).astype(np.float32)
     wanted, given = np.asarray(reference(x, training=False)), np.asarray(ours(x))
     np.testing.assert_allclose(given, wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_sharpening_divides_the_logits():
+    decoder = Decoder(9, 4, 16, 2, dropout=0.0)
+    decoder.build()
+    rng = np.random.default_rng(0)
+    grid, words = rng.normal(size=(1, 2, 2, 4)).astype(np.float32), np.array([[[1, 5, 6]]])
+    before = np.asarray(decoder(grid, words))
+    decoder.sharpen(0.5)
+    np.testing.assert_allclose(decoder(grid, words), 2 * before, rtol=1e-4, atol=1e-6)
 
 
 def test_the_part_behind_mixed8_continues_the_whole():

@@ -151,6 +151,11 @@ class Decoder(layers.Layer):
         table = ops.transpose(ops.cast(self.embedding.embeddings, hidden.dtype))
         return ops.cast(ops.matmul(hidden, table), "float32") + self.output_bias
 
+    def sharpen(self, temperature: float) -> None:
+        """Divides all logits by `temperature` from now on; below 1 likely words get likelier."""
+        for variable in (self.out.kernel, self.out.bias, self.output_bias):
+            variable.assign(variable / temperature)
+
     def call(self, grid: Any, words: Any, training: bool = False) -> Any:
         """Teacher forcing.
 

@@ -68,7 +68,9 @@ class Stage:
     `learns` is "decoder" (on stored grids of the whole encoder), "top" (mixed9 and mixed10 too, on
     stored grids of mixed8) or "all" (on augmented photos). `served` has a decoder learn on grids of
     the 8-bit encoder that will serve, so that it gets used to its rounding. `encoder_scale`
-    multiplies the rate of the encoder. `average` is the momentum of the moving average of the
+    multiplies the rate of the encoder. `temperature` divides the logits before the stage begins:
+    cross-entropy with label smoothing ends in a model so flat that what it draws is far from what
+    it would say, which is a bad place for a reward to start from. `average` is the momentum of the moving average of the
     weights, which is what a stage is judged by and ends with.
     """
 
@@ -82,6 +84,7 @@ class Stage:
     samples: int = 5
     label_smoothing: float = 0.1
     dropout: float = 0.5
+    temperature: float = 1.0
     average: float = 0.995
     warmup_steps: int = 100
     clip: float = 5.0
@@ -227,6 +230,8 @@ class StageRun:
         variables = [*self.model.variables, *self.optimizer.variables]
         if checkpoint.exists():
             self.history = json.loads(str(load_variables(checkpoint, variables)["history"]))
+        else:
+            self.model.decoder.sharpen(self.stage.temperature)
         log = tf.summary.create_file_writer(str(self.folder))
         for epoch in range(len(self.history), self.stage.epochs):
             scores = [row["dev_cider"] for row in self.history]
