@@ -145,10 +145,10 @@ def test_all_stages_make_a_model_that_serves(data, tmp_path, base_weights, teach
     known = {word for own in CAPTIONS.values() for c in own for word in Tokenizer.split(c)}
     assert {word.word for word in caption.words} <= known
     kept = json.loads((out / "training.json").read_text())
-    assert [len(kept["history"][name]) for name in ("top", "all", "reward")] == [2, 1, 1]
+    assert [len(kept["history"][name]) for name in ("top", "all", "reward")] == [3, 2, 2]
     assert (work / "mixed10-int8.npy").exists()
     assert kept["plan"]["stages"][0]["name"] == "top"
-    assert "reward" in kept["history"]["reward"][0]
+    assert "reward" in kept["history"]["reward"][1]
     assert list((work / "top").glob("events*")), "no TensorBoard log"
 
 
@@ -176,6 +176,21 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(data, tmp_path, bas
         with np.load(tmp_path / "a" / name) as one, np.load(tmp_path / "b" / name) as other:
             for key in one.files:
                 np.testing.assert_array_equal(one[key], other[key], err_msg=f"{name} {key}")
+
+
+def test_a_stage_that_makes_it_worse_changes_nothing(data, tmp_path, base_weights, teacher):
+    """With a rate that ruins everything, what was there before the stage is what remains."""
+    file = plan(tmp_path, [stage("ruin", "top", learning_rate=1e3)], distill_epochs=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            training.StageRun, "evaluate", lambda self: 1.0 - float(self.optimizer.iterations)
+        )
+        run(file, data, tmp_path / "out", tmp_path / "work", base_weights, teacher)
+    history = json.loads((tmp_path / "out" / "training.json").read_text())["history"]["ruin"]
+    assert [row["epoch"] for row in history] == [0, 1]
+    assert history[0]["dev_cider"] > history[1]["dev_cider"]
+    with np.load(tmp_path / "out" / "decoder.npz") as weights:
+        assert all(np.abs(weights[name]).max() < 10 for name in weights.files)
 
 
 def test_training_learns(data):

@@ -70,8 +70,8 @@ class Stage:
     the 8-bit encoder that will serve, so that it gets used to its rounding. `encoder_scale`
     multiplies the rate of the encoder. `temperature` divides the logits before the stage begins:
     cross-entropy with label smoothing ends in a model so flat that what it draws is far from what
-    it would say, which is a bad place for a reward to start from. `average` is the momentum of the moving average of the
-    weights, which is what a stage is judged by and ends with.
+    it would say, which is a bad place for a reward to start from. `average` is the momentum of the
+    moving average of the weights, which is what a stage is judged by and ends with.
     """
 
     name: str
@@ -225,24 +225,29 @@ class StageRun:
         self.history: list[dict[str, Any]] = []
 
     def run(self) -> list[dict[str, Any]]:
-        """All epochs; the model ends with the averaged weights of the best one."""
+        """All epochs; the model ends with the averaged weights of the best one.
+
+        That may be the weights it began with, as epoch 0, where no epoch was better.
+        """
         checkpoint, best = self.folder / "last.npz", self.folder / "best.npz"
         variables = [*self.model.variables, *self.optimizer.variables]
         if checkpoint.exists():
             self.history = json.loads(str(load_variables(checkpoint, variables)["history"]))
         else:
             self.model.decoder.sharpen(self.stage.temperature)
+            self.history = [{"epoch": 0, "dev_cider": round(self.evaluate(), 2)}]
+            save_variables(best, self.model.variables)
         log = tf.summary.create_file_writer(str(self.folder))
-        for epoch in range(len(self.history), self.stage.epochs):
+        for epoch in range(len(self.history) - 1, self.stage.epochs):
             scores = [row["dev_cider"] for row in self.history]
-            if scores and len(scores) - 1 - int(np.argmax(scores)) >= self.stage.patience:
+            if len(scores) - 1 - int(np.argmax(scores)) >= self.stage.patience:
                 break
             started = time.time()
             row = {"epoch": epoch + 1, **self._epoch(epoch)}
             raw = self._swap_in_average()
             row["dev_cider"] = round(self.evaluate(), 2)
             row["seconds"] = round(time.time() - started)
-            if not scores or row["dev_cider"] > max(scores):
+            if row["dev_cider"] > max(scores):
                 save_variables(best, self.model.variables)
             for variable, own in raw:
                 variable.assign(own)
