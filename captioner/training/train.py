@@ -35,7 +35,13 @@ from captioner.training.encoder import (
     load_encoder_weights,
     set_encoder_weights,
 )
-from captioner.training.export import DECODER, build_untrained, export_encoder, write_folder
+from captioner.training.export import (
+    DECODER,
+    PRECISIONS,
+    build_untrained,
+    export_encoder,
+    write_folder,
+)
 from captioner.training.model import (
     CaptioningModel,
     ScaledAdam,
@@ -493,7 +499,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--leave-out", type=Path, help="JSON list of file names that are not trained on"
     )
-    parser.add_argument("--precision", default="int8", help="of the LiteRT files")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="int8", help="of the LiteRT files"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
