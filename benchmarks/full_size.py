@@ -16,8 +16,8 @@ import numpy as np
 
 from captioner import Captioner
 from captioner.tokenizer import Tokenizer
-from captioner.training.cider import CiderD
 from captioner.training.datasets import read_dataset
+from captioner.training.rewards import CiderD
 
 
 def main() -> None:

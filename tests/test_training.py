@@ -31,7 +31,7 @@ with warnings.catch_warnings():
         folded_keras_weights,
         set_encoder_weights,
     )
-    from captioner.training.model import CaptioningModel, make_generator
+    from captioner.training.model import CaptioningModel, make_generator, make_steps
     from captioner.training.pictures import Photos, digest_of, keras_encode, store_grids
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -115,13 +115,15 @@ def teacher(tmp_path_factory):
     return file
 
 
-def run(file, data, out, work, weights, teacher=None):
+def run(file, data, out, work, weights, teacher=None, start=None):
     import argparse
 
     parser = argparse.ArgumentParser()
     training.add_arguments(parser)
     arguments = ["--data", data, "--config", file, "--out", out, "--work", work,
                  "--encoder-weights", weights, "--precision", "float32"]  # fmt: skip
+    if start:
+        arguments += ["--start-from", start]
     if teacher:
         arguments += ["--teacher", teacher]
     return training.main(parser.parse_args([str(a) for a in arguments]))
@@ -150,6 +152,29 @@ def test_all_stages_make_a_model_that_serves(data, tmp_path, base_weights, teach
     assert kept["plan"]["stages"][0]["name"] == "top"
     assert "reward" in kept["history"]["reward"][1]
     assert list((work / "top").glob("events*")), "no TensorBoard log"
+
+
+def test_training_goes_on_from_a_model(data, tmp_path, base_weights, teacher):
+    """With a reward, through an encoder whose first convolutions stay as they are."""
+    first, out = tmp_path / "first", tmp_path / "out"
+    file = plan(tmp_path, [stage("top", "top")], distill_epochs=1)
+    run(file, data, first, tmp_path / "work", base_weights, teacher)
+    reward = {"objective": "self_critical", "bleu": 0.5, "unigram": 0.5, "frozen": 30, "crop": 0.6}
+    # Sizes come from the model, whatever the plan says.
+    file = plan(tmp_path, [stage("reward", "all", **reward)], units=32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            training.StageRun, "evaluate", lambda self: 1.0 + float(self.optimizer.iterations)
+        )
+        run(file, data, out, tmp_path / "work2", "none", start=first)
+    before, after = (dict(np.load(folder / "encoder.npz")) for folder in (first, out))
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert "conv93/kernel" in changed
+    assert all(int(name[4:6]) >= 30 for name in changed)
+    course = json.loads((out / "training.json").read_text())
+    assert course["history"]["reward"][1]["dev_cider"] > 1
+    assert [row["epoch"] for row in course["before"]["history"]["top"]] == [0, 1]
+    assert Captioner.load(out).caption(data / "images" / "coffee_dev.jpg").text
 
 
 def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(
@@ -219,15 +244,22 @@ def test_training_learns(data):
     captions = {name: own[0] for name, own in CAPTIONS.items()}
     tokenizer = Tokenizer.fit(captions.values(), 1)
     model = CaptioningModel(encoder, Decoder(len(tokenizer), encoder.output_shape[-1], 32, 2, 0.0))
-    model.compile(optimizer=keras.optimizers.Adam(5e-3), jit_compile=False)
+    optimizer = keras.optimizers.Adam(5e-3)
+    optimizer.build(model.trainable_variables)
+    encode, loss_of, apply = make_steps(model, optimizer)
     photos = Photos([data / "images" / f"{name}_whole.jpg" for name in captions], SIZE).read(
         range(4)
     )
     ids = [[tokenizer.encode(c)] for c in captions.values()]
     x, y, weight = training.word_arrays(ids, 1, 10, np.random.default_rng(0))
-    losses = [float(model.train_on_batch([photos, x], y, sample_weight=weight)) for _ in range(90)]
+    losses = []
+    for _ in range(90):
+        with tf.GradientTape() as tape:
+            loss = loss_of(encode(photos), x, y, weight)
+        apply(tape.gradient(loss, model.trainable_variables))
+        losses.append(float(loss))
     assert losses[-1] < losses[0] / 4
-    said = [tokenizer.decode(words[0]) for words in make_generator(model, 10)(photos, 1)]
+    said = [tokenizer.decode(words[0]) for words in make_generator(model, 10)(encode(photos), 1)]
     assert (
         sum(a == " ".join(Tokenizer.split(b)) for a, b in zip(said, captions.values(), strict=True))
         >= 3

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from captioner.tokenizer import Tokenizer
-from captioner.training.cider import CiderD
+from captioner.training.rewards import CiderD
 
 
 def rightness(captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:

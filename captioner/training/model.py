@@ -93,19 +93,43 @@ class ScaledAdam(keras.optimizers.Adam):
         super().update_step(gradient, variable, learning_rate)
 
 
+def make_steps(
+    model: CaptioningModel, optimizer: keras.optimizers.Optimizer
+) -> tuple[Callable[[Any], Any], Callable[[Any, Any, Any, Any], Any], Callable[[Any], None]]:
+    """What one step of training is made of, compiled.
+
+    The encoder is apart, so that in self-critical training it runs once a picture: captions are
+    drawn from its grid, and the loss of what was drawn goes back through the same grid.
+
+    Returns:
+        encode: pictures -> grid; loss: grid, words, words to predict, weights -> loss; apply:
+        gradients of the model's trainable variables -> nothing.
+    """
+
+    def loss(grid: Any, words: Any, wanted: Any, weight: Any) -> Any:
+        logits = model.decoder(grid, words, training=True)
+        return model.compute_loss(y=wanted, y_pred=logits, sample_weight=weight)
+
+    return (
+        tf.function(lambda pictures: model.encoder(pictures, training=True)),
+        tf.function(loss),
+        tf.function(lambda gradients: optimizer.apply(gradients, model.trainable_variables)),
+    )
+
+
 def make_generator(
     model: CaptioningModel, max_words: int, sample: bool = False
 ) -> Callable[[Any, int], np.ndarray]:
-    """A compiled function: pictures, captions a photo -> words (photos, captions, max_words) int32.
+    """A compiled function: grid, captions a photo -> words (photos, captions, max_words) int32.
 
     It takes the likeliest word each time, or draws one where `sample` is set. A finished caption is
     filled up with padding.
     """
     decoder = model.decoder
 
-    def generate(pictures: Any, captions: int) -> Any:
-        prepared = decoder.prepare(model.encoder(pictures, training=False))
-        photos = ops.shape(pictures)[0]
+    def generate(grid: Any, captions: int) -> Any:
+        prepared = decoder.prepare(grid)
+        photos = ops.shape(grid)[0]
         state = ops.repeat(prepared.state, captions, axis=1)
         word = ops.full((photos, captions), Tokenizer.START, dtype="int32")
         done = ops.zeros((photos, captions), dtype="bool")
@@ -123,7 +147,7 @@ def make_generator(
         return ops.stack(words, axis=-1)
 
     compiled = tf.function(generate, reduce_retracing=True)
-    return lambda pictures, captions: compiled(pictures, captions).numpy()
+    return lambda grid, captions: compiled(grid, captions).numpy()
 
 
 def _without_specials(logits: Any) -> Any:

@@ -22,6 +22,9 @@ from tqdm import tqdm
 from captioner.engine import Network
 from captioner.picture import encoder_input, read_picture
 
+# Of a random crop the least share of each side, and of light the greatest change, in training.
+CROP, LIGHT = 0.8, 0.2
+
 
 class PictureSource(Protocol):
     """Gives the encoder's or the decoder's input for photos by index."""
@@ -41,7 +44,7 @@ class Photos:
     """
 
     def __init__(
-        self, paths: Sequence[Path], size: int, crop: float = 0.8, light: float = 0.2
+        self, paths: Sequence[Path], size: int, crop: float = CROP, light: float = LIGHT
     ) -> None:
         self.paths, self._size, self._crop, self._light = paths, size, crop, light
         self._pool = ThreadPoolExecutor(2)

@@ -12,7 +12,7 @@ import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,15 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from captioner.errors import CaptionerError
+from captioner.model_folder import ModelFolder
 from captioner.tokenizer import Tokenizer
-from captioner.training.cider import CiderD
 from captioner.training.datasets import Dataset, Photo, combine, hold_out, read_dataset
 from captioner.training.decoder import Decoder
 from captioner.training.distill import relearn, teacher_logits
 from captioner.training.encoder import (
     INPUT_SIZE,
     build_encoder,
+    convolutions,
     encoder_weights,
     load_encoder_weights,
     set_encoder_weights,
@@ -40,6 +41,7 @@ from captioner.training.export import (
     PRECISIONS,
     build_untrained,
     export_encoder,
+    load_trained,
     write_folder,
 )
 from captioner.training.model import (
@@ -47,9 +49,12 @@ from captioner.training.model import (
     ScaledAdam,
     load_variables,
     make_generator,
+    make_steps,
     save_variables,
 )
 from captioner.training.pictures import (
+    CROP,
+    LIGHT,
     Photos,
     PictureSource,
     StoredGrids,
@@ -59,6 +64,7 @@ from captioner.training.pictures import (
     litert_encode,
     store_grids,
 )
+from captioner.training.rewards import CiderD, Reward
 
 
 class TrainingError(CaptionerError):
@@ -74,7 +80,9 @@ class Stage:
     `learns` is "decoder" (on stored grids of the whole encoder), "top" (mixed9 and mixed10 too, on
     stored grids of mixed8) or "all" (on augmented photos). `served` has a decoder learn on grids of
     the 8-bit encoder that will serve, so that it gets used to its rounding. `encoder_scale`
-    multiplies the rate of the encoder. `temperature` divides the logits before the stage begins:
+    multiplies the rate of the encoder, and its first `frozen` convolutions, counted from the
+    picture, do not learn. `crop` and `light` are those of `Photos`. `bleu` and `unigram` weigh what
+    a reward holds beside CIDEr-D. `temperature` divides the logits before the stage begins:
     cross-entropy with label smoothing ends in a model so flat that what it draws is far from what
     it would say, which is a bad place for a reward to start from. `average` is the momentum of the
     moving average of the weights, which is what a stage is judged by and ends with.
@@ -86,6 +94,11 @@ class Stage:
     learning_rate: float
     objective: str = "cross_entropy"
     encoder_scale: float = 0.1
+    frozen: int = 0
+    crop: float = CROP
+    light: float = LIGHT
+    bleu: float = 0.0
+    unigram: float = 0.0
     photos_a_step: int = 32
     samples: int = 5
     label_smoothing: float = 0.1
@@ -218,15 +231,18 @@ class StageRun:
         model.decoder.drop_grid.rate = stage.dropout / 2
         model.label_smoothing = stage.label_smoothing
         model.bar_specials = stage.objective == "self_critical"
-        # XLA brought nothing for these convolutions on a CPU.
-        model.compile(optimizer=self.optimizer, jit_compile=False)
         self.optimizer.build(model.trainable_variables)
+        self.encode, self.loss, self.apply = make_steps(model, self.optimizer)
         self.greedy = make_generator(model, max_words)
         self.sample = make_generator(model, max_words, sample=True)
         end = (Tokenizer.END,)
         corpus = [[(*c, *end) for c in e.captions] for e in self.examples]
         # The end is a word of its own in the reward, or captions learn to break off.
-        self.reward = CiderD(corpus) if stage.objective == "self_critical" else None
+        self.reward = (
+            Reward(corpus, stage.bleu, stage.unigram)
+            if stage.objective == "self_critical"
+            else None
+        )
         self.dev_cider = CiderD([list(e.captions) for e in self.dev_examples])
         self.history: list[dict[str, Any]] = []
 
@@ -282,13 +298,16 @@ class StageRun:
         total = whole // self.stage.photos_a_step
         bar = tqdm(feed, total=total, desc=f"{self.stage.name} {epoch + 1}", disable=None)
         for indices, pictures in bar:
-            if self.reward:
-                x, y, weight, mean = self._samples(indices, pictures, self.reward)
-                rewards.append(mean)
-            else:
-                captions = [self.examples[i].captions for i in indices]
-                x, y, weight = word_arrays(captions, self.stage.samples, self.max_words, rng)
-            loss = self.model.train_on_batch([pictures, x], y, sample_weight=weight)
+            with tf.GradientTape() as tape:
+                grid = self.encode(pictures)
+                if self.reward:
+                    x, y, weight, mean = self._samples(indices, grid, self.reward)
+                    rewards.append(mean)
+                else:
+                    captions = [self.examples[i].captions for i in indices]
+                    x, y, weight = word_arrays(captions, self.stage.samples, self.max_words, rng)
+                loss = self.loss(grid, x, y, weight)
+            self.apply(tape.gradient(loss, self.model.trainable_variables))
             losses.append(float(loss))
             bar.set_postfix(loss=np.mean(losses[-50:]))
         row = {"loss": round(float(np.mean(losses)), 4)}
@@ -297,14 +316,14 @@ class StageRun:
         return row
 
     def _samples(
-        self, indices: Sequence[int], pictures: np.ndarray, reward: CiderD
+        self, indices: Sequence[int], grid: Any, reward: Reward
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
         """Sampled captions weighted by their advantage over the mean of the photo's other samples.
 
         Rennie et al., "Self-critical Sequence Training", 2017, with the baseline of Luo, "A Better
         Variant of Self-Critical Sequence Training", 2020.
         """
-        words = self.sample(pictures, self.stage.samples)  # (photos, samples, time)
+        words = self.sample(grid, self.stage.samples)  # (photos, samples, time)
         scores = np.array(
             [
                 [reward.score(i, _upto_end(line)) for line in own]
@@ -322,7 +341,8 @@ class StageRun:
         scores = []
         order = range(len(self.dev_examples))
         for indices, pictures in batches(self.dev_source, order, 50):
-            for i, line in zip(indices, self.greedy(pictures, 1)[:, 0], strict=True):
+            words = self.greedy(self.encode(pictures), 1)[:, 0]
+            for i, line in zip(indices, words, strict=True):
                 scores.append(self.dev_cider.score(i, _upto_end(line, keep_end=False)))
         return 100 * float(np.mean(scores))
 
@@ -335,10 +355,15 @@ def _upto_end(line: np.ndarray, keep_end: bool = True) -> tuple[int, ...]:
 
 
 class Training:
-    """Runs a plan on photos, and keeps what is known in between in a work folder."""
+    """Runs a plan on photos, and keeps what is known in between in a work folder.
 
-    def __init__(self, plan: Plan, data: Dataset, work: Path) -> None:
-        self.plan, self.work = plan, work
+    `start` is a trained model to go on from; its sizes and its words then replace the plan's.
+    """
+
+    def __init__(
+        self, plan: Plan, data: Dataset, work: Path, start: ModelFolder | None = None
+    ) -> None:
+        self.plan, self.work, self.start = plan, work, start
         work.mkdir(parents=True, exist_ok=True)
         self.photos: list[Photo] = [*data.of("train"), *data.of("dev")]
         self.training = len(data.of("train"))
@@ -347,7 +372,11 @@ class Training:
                 f"Photos for training and for dev are needed, and there are: {data}."
             )
         captions = (c for photo in self.photos[: self.training] for c in photo.captions)
-        self.tokenizer = Tokenizer.fit(captions, plan.min_count)
+        if start:
+            self.plan = replace(plan, **_sizes(start))
+            self.tokenizer = start.tokenizer()
+        else:
+            self.tokenizer = Tokenizer.fit(captions, plan.min_count)
         self.examples = [
             Example(photo.path, tuple(tuple(self.tokenizer.encode(c)) for c in photo.captions))
             for photo in self.photos
@@ -359,16 +388,27 @@ class Training:
         """All stages, from base weights on; each that is already done is only read."""
         plan = self.plan
         keras.utils.set_random_seed(plan.seed)
+        self.encoder_weights: dict[str, np.ndarray]
+        if self.start:
+            trained_encoder, trained_decoder = load_trained(self.start)
+            self.encoder_weights = encoder_weights(trained_encoder, "float32")
+            self.last_pooling = self.start.manifest["encoder"]["last_pooling"]
+        else:
+            base, self.last_pooling = load_encoder_weights(encoder_weights_from)
+            self.encoder_weights = dict(base)
         keras.config.set_dtype_policy("mixed_bfloat16" if plan.bfloat16 else "float32")
-        base, self.last_pooling = load_encoder_weights(encoder_weights_from)
-        self.encoder_weights: dict[str, np.ndarray] = dict(base)
         self._relearn(teacher)
         self.decoder = Decoder(
             len(self.tokenizer), self._encoder().output_shape[-1], plan.units, plan.heads
         )
+        if self.start:
+            self.decoder.build()
+            _copy_variables(trained_decoder, self.decoder)
         for stage in plan.stages:
             encoder, source = self._stage_input(stage)
             model = CaptioningModel(encoder, self.decoder, train_encoder=stage.learns != "decoder")
+            for name, layer in convolutions(encoder).items():
+                layer.trainable = layer.trainable and int(name.removeprefix("conv")) >= stage.frozen
             train = _Part(source, 0), self.examples[: self.training]
             dev = _Part(source, self.training), self.examples[self.training :]
             run = StageRun(stage, model, train, dev, plan.max_words, self.work, plan.seed)
@@ -426,7 +466,8 @@ class Training:
     def _stage_input(self, stage: Stage) -> tuple[keras.Model, PictureSource]:
         """The part of the encoder that a stage runs, and what is fed to it."""
         if stage.learns == "all":
-            return self._encoder(), Photos(self.paths, self.plan.input_size)
+            photos = Photos(self.paths, self.plan.input_size, stage.crop, stage.light)
+            return self._encoder(), photos
         if stage.learns == "top":
             return self._encoder("mixed8"), StoredGrids(self._grids("mixed8"))
         grids = self._grids(self.plan.cut, stage.served)
@@ -459,13 +500,27 @@ class Training:
         }  # fmt: skip
         encoder, decoder = build_untrained(manifest)
         set_encoder_weights(encoder, self.encoder_weights)
-        for new, trained in zip(
-            decoder.trainable_variables, self.decoder.trainable_variables, strict=True
-        ):
-            new.assign(trained)
-        more = {"training.json": {"plan": asdict(plan), "history": self.history}}
+        _copy_variables(self.decoder, decoder)
+        course: dict[str, Any] = {"plan": asdict(plan), "history": self.history}
+        if self.start:
+            before = self.start.path / "training.json"
+            course["before"] = json.loads(before.read_text()) if before.exists() else None
+        more = {"training.json": course}
         files = {name: json.dumps(value, indent=1).encode() for name, value in more.items()}
         write_folder(folder, encoder, decoder, self.tokenizer, manifest, precision, files)
+
+
+def _sizes(model: ModelFolder) -> dict[str, Any]:
+    """What a plan says of a model's sizes, of a trained model."""
+    encoder, decoder = model.manifest["encoder"], model.manifest["decoder"]
+    sizes = {name: encoder[name] for name in ("cut", "input_size")}
+    sizes["width"] = encoder.get("width", 1.0)
+    return {**sizes, **{name: decoder[name] for name in ("units", "heads", "max_words")}}
+
+
+def _copy_variables(source: Decoder, target: Decoder) -> None:
+    for old, new in zip(source.trainable_variables, target.trainable_variables, strict=True):
+        new.assign(old)
 
 
 class _Part:
@@ -494,6 +549,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='"imagenet" (Keras downloads them) or an .npz file',
     )  # fmt: skip
     parser.add_argument(
+        "--start-from", metavar="MODEL",
+        help="go on from a trained model, by name or path, with its words and sizes",
+    )  # fmt: skip
+    parser.add_argument(
         "--teacher", type=Path, help="a LiteRT classifier, to learn kernels from that weights lack"
     )
     parser.add_argument(
@@ -514,7 +573,8 @@ def main(arguments: argparse.Namespace) -> int:
     if not data.of("dev"):
         data = hold_out(data)
     print(data)
-    training = Training(plan, data, arguments.work)
+    start = ModelFolder.open(arguments.start_from) if arguments.start_from else None
+    training = Training(plan, data, arguments.work, start)
     training.run(arguments.encoder_weights, arguments.teacher)
     names = [path.resolve().name for path in arguments.data]
     training.write(arguments.out, names, arguments.precision)

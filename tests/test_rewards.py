@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from captioner.training.cider import CiderD
+from captioner.training.rewards import CiderD, Reward
 
 REFERENCES = [
     ["a dog runs on the grass", "a brown dog is running", "the dog runs through green grass"],
@@ -57,3 +57,32 @@ def test_document_frequencies_may_come_from_elsewhere():
 def test_captions_that_share_nothing_score_nothing(caption):
     ours = CiderD([[r.split() for r in own] for own in REFERENCES])
     assert ours.score(0, caption.split()) == 0
+
+
+def test_a_reward_adds_bleu_and_unigram_f():
+    references = [[r.split() for r in own] for own in REFERENCES]
+    caption = ["a", "dog", "runs", "on", "the", "green", "grass"]
+    cider = CiderD(references).score(0, caption)
+    assert Reward(references).score(0, caption) == pytest.approx(cider)
+    # Of 7, 6, 5 and 4 n-grams 7, 5, 3 and 2 are in a reference; the closest has 6 words. The
+    # first reference has 6 of the 7 words.
+    bleu = (7 / 7 * 6 / 7 * 4 / 6 * 3 / 5) ** 0.25
+    precision, recall = 6 / 7, 6 / 6
+    unigram = precision * recall / (0.85 * precision + 0.15 * recall)
+    both = Reward(references, bleu=2.0, unigram=3.0).score(0, caption)
+    assert both == pytest.approx(cider + 2 * bleu + 3 * unigram)
+
+
+def test_a_reward_of_nothing_in_common_is_nothing():
+    references = [[r.split() for r in own] for own in REFERENCES]
+    assert Reward(references, 1.0, 1.0).score(0, ["zebra"]) == 0
+    assert Reward(references, 1.0, 1.0).score(0, []) == 0
+
+
+def test_short_captions_are_punished_by_bleu():
+    references = [[["a", "b", "c", "d", "e", "f", "g", "h"]]]
+    whole, half = (
+        Reward(references, bleu=1.0).score(0, words.split())
+        for words in ("a b c d e f g h", "a b c d")
+    )
+    assert half < whole / 2
