@@ -27,6 +27,7 @@ if __name__ == "__main__":  # started alone: the checkout's root takes the place
 
 from flask import Flask, Response, jsonify, render_template, request
 
+from app1.cache import CaptionCache
 from app1.captioning import CaptionDesk, Captioned
 from app1.guards import DeleteTokens, RateLimiter, refuse_other_sites
 from app1.metrics import Metrics
@@ -87,10 +88,11 @@ class App1:
             self.outbox,
             connect or (lambda ended: RelayConnection(settings.relay_url, token, ended)),
         )
-        self.desk = CaptionDesk(settings, self.worker, self.publisher)
+        self.cache = CaptionCache()
+        self.desk = CaptionDesk(settings, self.worker, self.publisher, self.cache)
         self.limiter = RateLimiter(settings.captioner_rate)
         self.tokens = DeleteTokens(_delete_secret(settings))
-        self.metrics = Metrics(self.worker, self.publisher)
+        self.metrics = Metrics(self.worker, self.publisher, self.cache)
 
     def start(self) -> None:
         self.worker.start()
@@ -129,7 +131,7 @@ def create_app(parts: App1) -> Flask:
     settings, worker = parts.settings, parts.worker
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = REQUEST_SIZE_FACTOR * settings.max_upload_bytes
-    share_pages(app, camera=True)
+    share_pages(app, settings, camera=True)
 
     def page(message: str = "", kind: str = "", results: Sequence[dict[str, Any]] = ()) -> str:
         return render_template(
@@ -172,7 +174,9 @@ def create_app(parts: App1) -> Flask:
             parts.limiter.charge(address, len(uploads) - 1)
             results = parts.desk.caption_all(uploads, options)
         for result in results:
-            if isinstance(result, Captioned):
+            if isinstance(result, Captioned) and result.remembered:
+                parts.metrics.remembered.inc()
+            elif isinstance(result, Captioned):
                 parts.metrics.caption_seconds.observe(result.answer["elapsed_ms"] / 1000)
             outcome = "captioned" if isinstance(result, Captioned) else result.status
             parts.metrics.pictures.labels(outcome).inc()
@@ -214,7 +218,7 @@ def create_app(parts: App1) -> Flask:
                 "Send the delete_token of the upload's answer as: Authorization: Bearer TOKEN."
             )
         parts.tokens.check(id_, token.strip())
-        parts.publisher.forget(id_)
+        parts.desk.forget(id_)
         return "", 204
 
     @app.get("/api/model")
@@ -244,7 +248,7 @@ def create_app(parts: App1) -> Flask:
         if not id_:
             raise RequestError("The form names no caption; press the button beside a caption.")
         parts.tokens.check(id_, request.form.get("delete_token", ""))
-        parts.publisher.forget(id_)
+        parts.desk.forget(id_)
         return page("Deleted from every screen.", "notice")
 
     @app.get("/healthz")

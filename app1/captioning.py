@@ -1,11 +1,13 @@
 """What happens to a photo in app1: wait for a turn, decode, announce, caption, publish.
 
-This is where pictures, the captioner and the relay meet; it knows no HTTP.
+This is where pictures, the captioner and the relay meet; it knows no HTTP. A photo that came before
+is answered from memory, without a turn.
 """
 
 from __future__ import annotations
 
 import datetime
+import json
 import logging
 import threading
 import time
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from app1.cache import CaptionCache, Content, Key
 from app1.publisher import Publisher
 from app1.uploads import Options, Upload
 from app1.worker import CaptionWorker
@@ -43,20 +46,25 @@ class Captioned:
         answer: id, caption, probability, candidates, words, confident, model, created_at and
             elapsed_ms, as in the API.
         thumbnail: JPEG bytes.
+        remembered: whether it was answered from memory.
     """
 
     answer: dict[str, Any]
     thumbnail: bytes
+    remembered: bool
     delivery: threading.Event
 
 
 class CaptionDesk:
     """Captions uploads and publishes the captions."""
 
-    def __init__(self, settings: Settings, worker: CaptionWorker, publisher: Publisher) -> None:
+    def __init__(
+        self, settings: Settings, worker: CaptionWorker, publisher: Publisher, cache: CaptionCache
+    ) -> None:
         self._settings = settings
         self._worker = worker
         self._publisher = publisher
+        self._cache = cache
 
     def caption_all(
         self, uploads: list[Upload], options: Options
@@ -68,7 +76,7 @@ class CaptionDesk:
         results: list[Captioned | CaptionerError] = []
         for upload in uploads:
             try:
-                results.append(self._worker.run(partial(self._work, upload, options)))
+                results.append(self._caption(upload, options))
             except CaptionerError as error:
                 results.append(error)
         return results
@@ -87,31 +95,63 @@ class CaptionDesk:
             if isinstance(result, Captioned)
         }
 
-    def _work(self, upload: Upload, options: Options, captioner: Captioner) -> Captioned:
-        """In the worker's thread: one picture from bytes to a published caption."""
+    def forget(self, id_: str) -> None:
+        """Take a photo and its caption off every screen, out of the history and out of memory."""
+        self._cache.forget(id_)
+        self._publisher.forget(id_)
+
+    def _caption(self, upload: Upload, options: Options) -> Captioned:
+        """One picture from its bytes to a published caption."""
         started = time.monotonic()
-        rgb, thumbnail = self._decode(upload)
         id_ = uuid.uuid4().hex
-        self._publisher.announce(id_, upload.name, thumbnail)
-        try:
-            caption = captioner.caption_rgb(
-                rgb, beam_size=options.beam_size, max_candidates=options.max_candidates
-            )
-        except Exception:
-            self._publisher.fail(id_, "This photo could not be captioned.")
-            raise
+        key = Key(
+            upload.sha256(self._settings.max_upload_bytes),
+            options.beam_size,
+            options.max_candidates or options.beam_size,
+        )
+        content, remembered = self._cache.get(key, id_), True
+        seconds = time.monotonic() - started
+        if content is None:
+            content, remembered, seconds = self._worker.run(partial(self._work, upload, key, id_))
         about = {
             "id": id_,
-            "model": captioner.model["name"],
             "created_at": _now(),
-            "elapsed_ms": round((time.monotonic() - started) * 1000),
+            "elapsed_ms": round(seconds * 1000),
         }
         delivery = self._publisher.publish(
-            {**caption.to_dict(), **about, "image_path": upload.name, "thumbnail": thumbnail}
+            {
+                **content.members(attention=False),
+                **about,
+                "image_path": upload.name,
+                "thumbnail": content.thumbnail,
+            }
         )
-        answer = {**about, **caption.to_dict(attention=options.attention)}
+        answer = {**about, **content.members(options.attention)}
         answer["probability"] = answer["candidates"][0]["probability"]
-        return Captioned(answer, thumbnail, delivery)
+        return Captioned(answer, content.thumbnail, remembered, delivery)
+
+    def _work(
+        self, upload: Upload, key: Key, id_: str, captioner: Captioner
+    ) -> tuple[Content, bool, float]:
+        """In the worker's thread: what came of a picture, whether it was remembered, seconds."""
+        started = time.monotonic()
+        # the same photo may have been before this one in the line
+        content = self._cache.get(key, id_)
+        remembered = content is not None
+        if content is None:
+            rgb, thumbnail = self._decode(upload)
+            self._publisher.announce(id_, upload.name, thumbnail)
+            try:
+                caption = captioner.caption_rgb(
+                    rgb, beam_size=key.beam_size, max_candidates=key.max_candidates
+                )
+            except Exception:
+                self._publisher.fail(id_, "This photo could not be captioned.")
+                raise
+            members = {**caption.to_dict(attention=True), "model": captioner.model["name"]}
+            content = Content(json.dumps(members).encode(), thumbnail)
+            self._cache.put(key, content, id_)
+        return content, remembered, time.monotonic() - started
 
     def _decode(self, upload: Upload) -> tuple[np.ndarray, bytes]:
         """A picture as (height, width, 3) uint8 RGB, and its thumbnail."""
@@ -121,7 +161,7 @@ class CaptionDesk:
         limits = self._settings
         try:
             rgb = read_picture(
-                upload.read(limits.max_upload_bytes),
+                upload.read(),
                 max_bytes=limits.max_upload_bytes,
                 max_pixels=limits.captioner_max_pixels,
                 shortest_side_at_least=DECODE_SIDE,

@@ -1,11 +1,12 @@
 """Reads an upload request: its pictures, and what is asked about them. Nothing is decoded here.
 
 A file of the request is in memory or in a temporary file by then (Waitress and Werkzeug see to
-that), and stays there until its turn: only the worker turns it into bytes, one at a time.
+that), and stays there until its turn: only the worker takes it into memory whole, one at a time.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ MAX_BEAM_SIZE = 10
 DEFAULT_BEAM_SIZE = 3
 # of a whole request, as a multiple of the largest picture: several photos at once, but no more
 REQUEST_SIZE_FACTOR = 4
+BLOCK_BYTES = 256 * 1024  # in memory at a time while a picture is hashed
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class Upload:
     name: str
     stream: IO[bytes]
 
-    def read(self, max_bytes: int) -> bytes:
-        """All its bytes.
+    def sha256(self, max_bytes: int) -> bytes:
+        """The SHA-256 of its bytes.
 
         Raises:
             PictureTooLargeError: more than `max_bytes`; nothing has been read.
@@ -43,6 +45,14 @@ class Upload:
                 f"The picture has {size / 2**20:.1f} MB, and {max_bytes / 2**20:g} MB are allowed; "
                 "send a smaller copy."
             )
+        self.stream.seek(0)
+        digest = hashlib.sha256()
+        while block := self.stream.read(BLOCK_BYTES):
+            digest.update(block)
+        return digest.digest()
+
+    def read(self) -> bytes:
+        """All its bytes."""
         self.stream.seek(0)
         return self.stream.read()
 

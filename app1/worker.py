@@ -52,6 +52,7 @@ class CaptionWorker:
         self._places = queue_size + 1
         self._taken = 0
         self._lock = threading.Lock()
+        self._done = threading.Condition(self._lock)
         self._draining = False
         self._seconds = 0.1  # of an upload, a running mean
         # not bounded itself: `admit` is what keeps it short
@@ -105,6 +106,7 @@ class CaptionWorker:
                 turn = (time.monotonic() - started) / self._taken
                 self._seconds += 0.1 * (turn - self._seconds)
                 self._taken -= 1
+                self._done.notify_all()
 
     def run(self, job: Callable[[Captioner], T]) -> T:
         """What `job` returns or raises; waits for its turn. Only within `admit`."""
@@ -118,8 +120,10 @@ class CaptionWorker:
             self._draining = True
 
     def stop(self) -> None:
-        """End the thread after the jobs that wait now."""
+        """End the thread when all admitted uploads are done, however many jobs they still have."""
         self.drain()
+        with self._done:
+            self._done.wait_for(lambda: self._taken == 0)
         if self._thread.is_alive():
             self._jobs.put(_STOP)
             self._thread.join()
