@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import flask
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from werkzeug.exceptions import BadRequest, HTTPException, ServiceUnavailable
 
-from captioner.settings import Settings, is_loopback
+from captioner.settings import Settings
 from SocketIO_server.events import Relay
 from SocketIO_server.history import HistoryError, search_words
 from SocketIO_server.messages import MAX_MESSAGE
@@ -77,7 +76,7 @@ def add_routes(app: flask.Flask, relay: Relay, origins: Origins) -> None:
             limit = 0
         try:
             if after < 0:
-                with relay.lock:
+                with relay.history_lock:
                     after = relay.history.before_last(limit, words, before)
             batches = _batches(relay, after, before, limit, words)
             first = next(batches, [])  # what goes wrong does so before the answer has begun
@@ -138,7 +137,7 @@ def _batches(
     """At most `limit` captions between two numbers, a few at a time."""
     more = limit > 0
     while more and limit > 0:
-        with relay.lock:
+        with relay.history_lock:
             captions, more = relay.history.after(after, min(limit, BATCH), words=words)
         limit -= len(captions)
         if captions and captions[-1]["seq"] >= before:
@@ -158,16 +157,15 @@ class Guard:
     - Adds the security headers.
     - Declines to compress WebSocket messages: photos get no smaller, and it would cost a quarter of
       a megabyte a viewer, and as many compressions a message as there are viewers.
-    - Bound to loopback, answers to this machine's names only: a page whose own name was made to
-      resolve to 127.0.0.1 (DNS rebinding) would else pass for one of the relay's.
+    - Answers to this machine's names and to addresses only (`Settings.answers_to`): a page whose
+      own name was made to resolve to one (DNS rebinding) would else pass for one of the relay's.
     - Refuses bodies that are too large, or do not tell their size, before anybody reads them.
     - Refuses the drafts of WebSocket from before RFC 6455, in which eventlet knows no size limit.
     """
 
-    def __init__(self, app: WSGIApp, origins: Origins, settings: Settings) -> None:
+    def __init__(self, app: WSGIApp, settings: Settings) -> None:
         self._app = app
-        self._origins = origins
-        self._own_names_only = is_loopback(settings.relay_host)
+        self._settings = settings
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -197,15 +195,12 @@ class Guard:
             return 413, "Content Too Large", f"At most {MAX_MESSAGE} bytes are taken at once."
         if "HTTP_UPGRADE" in environ and "HTTP_SEC_WEBSOCKET_VERSION" not in environ:
             return 400, "Bad Request", "This version of WebSocket is not supported; use version 13."
-        try:
-            host = urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname
-        except ValueError:
-            return 400, "Bad Request", "The header Host is malformed."
-        if host and self._own_names_only and not self._origins.is_ours(host):
+        host = environ.get("HTTP_HOST")
+        if host and not self._settings.answers_to(host):
             return (
                 421,
                 "Misdirected Request",
-                "The relay answers to the names of its own machine only; if this is one, set "
-                "RELAY_PUBLIC_URL to the relay's address in the browser.",
+                "The relay answers to the names and addresses of its own machine only; if this "
+                "name is one, set RELAY_PUBLIC_URL to the relay's address with it.",
             )
         return None

@@ -56,6 +56,6 @@ def create_app(settings: Settings) -> flask.Flask:
     lock = async_modes.make_lock(settings.relay_async_mode)
     relay = Relay(socketio, history, lock, settings.publisher_token())
     add_routes(app, relay, origins)
-    app.wsgi_app = Guard(app.wsgi_app, origins, settings)  # type: ignore[method-assign]
+    app.wsgi_app = Guard(app.wsgi_app, settings)  # type: ignore[method-assign]
     app.extensions["relay"] = relay
     return app

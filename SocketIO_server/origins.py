@@ -19,10 +19,9 @@ log = logging.getLogger("relay")
 class Origins:
     """The pages of RELAY_ORIGINS or, where it is not set, our own.
 
-    Our own are pages on any name of this machine at APP1_PORT and APP2_PORT. No name is looked up:
-    what a stranger's name resolves to is in the stranger's hands. So a name that only the network's
-    DNS knows has to be set in RELAY_ORIGINS. The relay's own address always passes: programs that
-    are no browsers give it as their origin.
+    Our own are pages on any name of this machine (`Settings.is_own_name`) at APP1_PORT and
+    APP2_PORT. The relay's own address always passes: programs that are no browsers give it as their
+    origin.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -30,12 +29,7 @@ class Origins:
         self._page_ports = {settings.app1_port, settings.app2_port}
         self._relay_port = settings.relay_port
         self._relay_urls = {settings.relay_url, settings.relay_public_url}
-        name = socket.gethostname().lower()
-        short = name.split(".")[0]
-        self._names = {"localhost", name, short, f"{short}.local"}
-        self._names |= {settings.relay_host, settings.app1_host, settings.app2_host}
-        urls = {*self._relay_urls, *(self._explicit or ())}
-        self._names |= {urlsplit(url).hostname or "localhost" for url in urls}
+        self._is_own_name = settings.is_own_name
         self._refused: set[str] = set()
 
     def allows(self, origin: str | None) -> bool:
@@ -65,7 +59,7 @@ class Origins:
     def is_ours(self, host: str) -> bool:
         """Whether `host`, a name or an address without port, is this machine."""
         host = host.lower().rstrip(".")
-        if host in self._names or host.endswith(".localhost"):
+        if self._is_own_name(host):
             return True
         try:
             address = ipaddress.ip_address(host)

@@ -26,7 +26,7 @@ from pages import relay_sources, share_pages, url_on_port
 def create_app(settings: Settings) -> Flask:
     """The viewer page and its health check."""
     app = Flask(__name__)
-    share_pages(app, connect=lambda: relay_sources(settings))
+    share_pages(app, settings, connect=lambda: relay_sources(settings))
 
     @app.get("/")
     def wall() -> str:

@@ -21,6 +21,7 @@ import os
 import re
 import secrets
 import shlex
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -356,6 +357,37 @@ class Settings:
     def max_upload_bytes(self) -> int:
         """CAPTIONER_MAX_UPLOAD_MB in bytes (1 MB is 1,048,576 bytes here)."""
         return self.captioner_max_upload_mb * 1024 * 1024
+
+    def is_own_name(self, host: str) -> bool:
+        """Whether a host name, without port, is one of this machine's, or stands in the settings.
+
+        No name is looked up: what a stranger's name resolves to is in the stranger's hands. So a
+        name that only the network's DNS knows has to be set, in RELAY_ORIGINS.
+        """
+        host = host.lower().rstrip(".")
+        name = socket.gethostname().lower()
+        short = name.split(".")[0]
+        own = {"localhost", name, short, f"{short}.local"}
+        own |= {h.lower() for h in (self.relay_host, self.app1_host, self.app2_host)}
+        urls = (self.relay_url, self.relay_public_url, *(self.relay_origins or ()))
+        own |= {urlsplit(url).hostname or "localhost" for url in urls}
+        return host in own or host.endswith(".localhost")
+
+    def answers_to(self, host: str) -> bool:
+        """Whether a request with this Host header, with or without port, is for one of our servers.
+
+        A page from elsewhere may make its own name resolve to an address of ours (DNS rebinding);
+        to a browser it then is one of our pages. An address cannot be made to mean another machine,
+        so any passes: behind a router or in a container, ours need not be known here.
+        """
+        match = re.fullmatch(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?", host)
+        if not match:
+            return False
+        try:
+            ipaddress.ip_address(match[1].strip("[]"))
+        except ValueError:
+            return self.is_own_name(match[1])
+        return True
 
     def make_state_folder(self) -> Path:
         """CAPTIONER_STATE, made readable by its owner alone if it is not there yet.

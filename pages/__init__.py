@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from flask import Blueprint, Flask, Response, request
+from werkzeug.exceptions import MisdirectedRequest
 
 from captioner.settings import Settings
 
@@ -23,11 +24,16 @@ _POLICY = {
 
 
 def share_pages(
-    app: Flask, *, camera: bool = False, connect: Callable[[], Iterable[str]] = tuple
+    app: Flask,
+    settings: Settings,
+    *,
+    camera: bool = False,
+    connect: Callable[[], Iterable[str]] = tuple,
 ) -> None:
     """Give `app` the shared static files (at `/shared/`) and strict security headers.
 
-    A view that sets one of these headers itself is left alone.
+    A view that sets one of these headers itself is left alone. Requests for a host that is not ours
+    are answered with 421.
 
     Args:
         camera: whether pages of this app may ask for the camera.
@@ -37,6 +43,17 @@ def share_pages(
     app.register_blueprint(
         Blueprint("shared", __name__, static_folder="static", static_url_path="/shared")
     )
+
+    @app.before_request
+    def refuse_other_hosts() -> None:
+        """See `Settings.answers_to`. Every browser sends a Host; without one it is a program."""
+        host = request.headers.get("Host", "")
+        if host and not settings.answers_to(host):
+            raise MisdirectedRequest(
+                "This server answers to the names and addresses of its own machine only; if the "
+                "name in the address bar is one, add the page to RELAY_ORIGINS, for example "
+                "http://NAME:PORT, and start again."
+            )
 
     @app.after_request
     def secure(response: Response) -> Response:

@@ -261,6 +261,144 @@ class TestCaption:
         assert relay.of("predict")[0]["id"] == body["id"]
 
 
+class TestTheSamePhotoAgain:
+    """Answered from memory, and outside like any other."""
+
+    @pytest.fixture
+    def calls(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """The beam size of each call of the captioner."""
+        calls: list[int] = []
+        original = Captioner.caption_rgb
+
+        def count(*args: Any, **options: Any) -> Any:
+            calls.append(options["beam_size"])
+            return original(*args, **options)
+
+        monkeypatch.setattr(Captioner, "caption_rgb", count)
+        return calls
+
+    @pytest.fixture
+    def hold(self, parts: App1, wait_for: Callable[..., None]) -> Iterator[threading.Event]:
+        """Until this is set, the captioner is at work on something else."""
+        release = threading.Event()
+
+        def occupy() -> None:
+            with parts.worker.admit():
+                parts.worker.run(lambda captioner: release.wait(30))
+
+        thread = threading.Thread(target=occupy)
+        thread.start()
+        wait_for(lambda: parts.worker.taken == 1 and parts.worker._jobs.empty())
+        yield release
+        release.set()
+        thread.join()
+
+    def test_the_answer(
+        self, client: FlaskClient, send: Send, relay: Relay, picture: Callable[..., bytes],
+        calls: list[int], wait_for: Callable[..., None],
+    ) -> None:  # fmt: skip
+        photo = picture()
+        first = send(client, (photo, "a.jpg")).json
+        second = send(client, (photo, "b.jpg")).json
+        assert first
+        assert second
+        own = {"id", "delete_token", "created_at", "elapsed_ms"}
+        assert {k: v for k, v in first.items() if k not in own} == {
+            k: v for k, v in second.items() if k not in own
+        }
+        assert first["id"] != second["id"]
+        assert first["delete_token"] != second["delete_token"]
+        assert first["created_at"] <= second["created_at"]
+        assert calls == [3]
+        wait_for(lambda: len(relay.of("predict")) == 2)
+        one, other = relay.of("predict")
+        assert set(one) == set(other)
+        assert [p["id"] for p in (one, other)] == [first["id"], second["id"]]
+        assert [p["image_path"] for p in (one, other)] == ["a.jpg", "b.jpg"]
+        assert one["thumbnail"] == other["thumbnail"]
+        assert all(set(word) == {"word", "probability"} for word in other["words"])
+        lines = client.get("/metrics").text.splitlines()
+        assert "app1_cache_hits_total 1.0" in lines
+        assert 'app1_pictures_total{outcome="captioned"} 2.0' in lines
+        assert "app1_caption_seconds_count 1.0" in lines
+
+    def test_other_options_are_other_answers(
+        self, client: FlaskClient, send: Send, picture: Callable[..., bytes], calls: list[int]
+    ) -> None:
+        photo = (picture(), "a.jpg")
+        plain = send(client, photo).json
+        maps = send(client, photo, attention=1).json
+        assert calls == [3], "attention needs no other search"
+        assert plain
+        assert maps
+        assert "attention" not in plain["words"][0]
+        assert maps["words"][0]["attention"]
+        one = send(client, photo, max_candidates=1).json
+        assert one
+        assert one["candidates"] == plain["candidates"][:1]
+        send(client, photo, beam_size=5)
+        send(client, (picture(colour=BLUE), "a.jpg"))
+        assert calls == [3, 3, 5, 3]
+
+    def test_it_waits_for_nobody(
+        self, client: FlaskClient, send: Send, parts: App1, picture: Callable[..., bytes],
+        calls: list[int], request: pytest.FixtureRequest,
+    ) -> None:  # fmt: skip
+        first = send(client, (picture(), "a.jpg")).json
+        release = request.getfixturevalue("hold")
+        second = send(client, (picture(), "a.jpg")).json
+        assert not release.is_set()
+        assert first
+        assert second
+        assert first["caption"] == second["caption"]
+
+    def test_sent_twice_at_the_same_time_it_is_work_for_one(
+        self, send: Send, parts: App1, picture: Callable[..., bytes], calls: list[int],
+        hold: threading.Event, wait_for: Callable[..., None],
+    ) -> None:  # fmt: skip
+        app = create_app(parts)
+        with ThreadPoolExecutor() as pool:
+            both = [pool.submit(send, app.test_client(), (picture(), f"{i}.jpg")) for i in range(2)]
+            wait_for(lambda: parts.worker._jobs.qsize() == 2)
+            hold.set()
+            answers: list[Any] = [one.result().json for one in both]
+        assert calls == [3]
+        assert answers[0]["caption"] == answers[1]["caption"]
+        assert answers[0]["id"] != answers[1]["id"]
+        assert "app1_cache_hits_total 1.0" in app.test_client().get("/metrics").text
+
+    @pytest.mark.parametrize("by", ["api", "form"])
+    def test_a_deleted_photo_is_not_remembered(
+        self, client: FlaskClient, send: Send, parts: App1, picture: Callable[..., bytes],
+        calls: list[int], by: str,
+    ) -> None:  # fmt: skip
+        send(client, (picture(), "a.jpg"))
+        second = send(client, (picture(), "a.jpg")).json
+        assert second
+        assert len(parts.cache) == 1
+        token = second["delete_token"]
+        if by == "api":
+            path = f"/api/captions/{second['id']}"
+            client.delete(path, headers={"Authorization": f"Bearer {token}"})
+        else:
+            client.post("/delete", data={"id": second["id"], "delete_token": token})
+        assert (len(parts.cache), parts.cache.bytes) == (0, 0)
+        send(client, (picture(), "a.jpg"))
+        assert calls == [3, 3]
+
+    def test_what_failed_is_not_remembered(
+        self, client: FlaskClient, send: Send, parts: App1, picture: Callable[..., bytes],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        with monkeypatch.context() as patch:
+            patch.setattr(Captioner, "caption_rgb", lambda *a, **k: 1 / 0)
+            assert send(client, (picture(), "a.jpg")).status_code == 500
+        for _ in range(2):
+            assert send(client, (b"text", "a.jpg")).status_code == 415
+        assert len(parts.cache) == 0
+        assert send(client, (picture(), "a.jpg")).status_code == 200
+
+
 class TestBadRequests:
     """The contract's answer to each, and a good upload right afterwards is answered."""
 
@@ -408,6 +546,15 @@ class TestBadRequests:
             response = send(client, (picture(), "a.jpg"), headers=headers)
             assert response.status_code == 403
             problem_of(response)
+        assert relay.events == []
+
+    def test_another_name_for_this_machine(
+        self, client: FlaskClient, send: Send, relay: Relay, picture: Callable[..., bytes]
+    ) -> None:
+        evil = {"Host": "evil.example:5001", "Origin": "http://evil.example:5001"}
+        response = send(client, (picture(), "a.jpg"), headers=evil)
+        assert response.status_code == 421
+        assert "RELAY_ORIGINS" in problem_of(response)["detail"]
         assert relay.events == []
 
     def test_a_decoder_that_trips(

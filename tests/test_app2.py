@@ -54,7 +54,8 @@ def policy(client: FlaskClient, host: str) -> dict[str, list[str]]:
     return {name: sources for name, *sources in parts}
 
 
-def test_page_names_the_relay_and_the_upload_page(client: FlaskClient) -> None:
+def test_page_names_the_relay_and_the_upload_page() -> None:
+    client = client_with(RELAY_ORIGINS="http://wall.example:5002")
     html = client.get("/", headers={"Host": "wall.example:5002"}).text
     assert 'data-relay-url=""' in html
     assert 'data-relay-port="5000"' in html
@@ -62,7 +63,9 @@ def test_page_names_the_relay_and_the_upload_page(client: FlaskClient) -> None:
 
 
 def test_page_names_a_public_relay() -> None:
-    client = client_with(RELAY_PUBLIC_URL="https://relay.example")
+    client = client_with(
+        RELAY_PUBLIC_URL="https://relay.example", RELAY_ORIGINS="https://wall.example"
+    )
     assert 'data-relay-url="https://relay.example"' in client.get("/").text
     assert policy(client, "wall.example")["connect-src"] == [
         "'self'",

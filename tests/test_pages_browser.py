@@ -20,6 +20,7 @@ from PIL import Image
 from selenium.webdriver.common.keys import Keys
 from werkzeug.serving import make_server
 
+from captioner import Settings
 from pages import share_pages
 from tests.chromium import Chromium
 
@@ -98,13 +99,13 @@ class Api:
 
 
 @pytest.fixture
-def api() -> Iterator[Api]:
+def api(settings_of: Callable[..., Settings]) -> Iterator[Api]:
     app = Flask(
         "app1",
         template_folder=ROOT / "app1" / "templates",
         static_folder=ROOT / "app1" / "static",
     )
-    share_pages(app, camera=True)
+    share_pages(app, settings_of(), camera=True)
 
     @app.get("/", endpoint="upload_page")
     @app.post("/delete", endpoint="delete_form")

@@ -299,10 +299,12 @@ def test_a_program_has_no_origin_or_the_relays_own(relay: Relay) -> None:
         ("LocalHost.", 200),
         ("evil.example", 421),
         ("evil.example:5000", 421),
-        ("[::1", 400),
+        ("192.0.2.7:5000", 200),
+        ("localhost.evil.example", 421),
+        ("[::1", 421),
     ],
 )
-def test_a_relay_on_loopback_answers_to_its_machines_names_only(
+def test_a_relay_answers_to_its_machines_names_and_to_addresses_only(
     relay: Relay, host: str, status: int
 ) -> None:
     """A page may make its own name point to 127.0.0.1, and would then count as of one origin."""
