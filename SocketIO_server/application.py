@@ -11,7 +11,7 @@ from captioner.errors import SettingsError
 from captioner.settings import Settings
 from SocketIO_server import async_modes
 from SocketIO_server.api import Guard, add_routes
-from SocketIO_server.bounds import BoundedPacket, BriefFilter, bound_disconnect
+from SocketIO_server.bounds import BoundedPacket, BriefFilter, bound_disconnect, bound_waiting
 from SocketIO_server.events import Relay
 from SocketIO_server.history import History
 from SocketIO_server.messages import MAX_MESSAGE
@@ -32,6 +32,7 @@ def create_app(settings: Settings) -> flask.Flask:
     library_log = logging.getLogger("relay.socketio")
     library_log.setLevel(logging.ERROR)
     library_log.addFilter(BriefFilter())
+    bound_waiting()
     try:
         socketio = SocketIO(
             app,

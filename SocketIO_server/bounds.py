@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import importlib
 import logging
+import socket
+import threading
 import time
+from contextlib import suppress
 from typing import Any
 
+import engineio.socket
 from socketio.packet import Packet
 
 MAX_ATTACHMENTS = 1  # a thumbnail as bytes
 MAX_CONNECTIONS = 8_000
+# Bytes that may wait for one client. In bytes, since one message has from a hundred of them to half
+# a million: this is some 500 captions with their photos, and more than any piece of history.
+MAX_WAITING = 4_000_000
+TOO_SLOW = "too slow"  # why a client was disconnected
 
 
 class BoundedPacket(Packet):
@@ -26,6 +34,74 @@ class BoundedPacket(Packet):
         if attachments > MAX_ATTACHMENTS:
             raise ValueError("too many attachments")
         return attachments
+
+
+class BoundedSocket(engineio.socket.Socket):
+    """A client's connection that is cut when the client does not take what waits for it.
+
+    Attributes:
+        waiting: bytes that were sent to the client and that the network has not taken yet.
+    """
+
+    def __init__(self, server: Any, sid: str) -> None:
+        super().__init__(server, sid)
+        self.waiting = 0
+        self._handed = 0  # bytes of them that are being written
+        self._lock = threading.Lock()
+        self._websocket: Any = None
+
+    def send(self, pkt: Any) -> None:
+        """Put a packet into the queue, without waiting; or cut the connection."""
+        if not self.closed and self.waiting > MAX_WAITING:
+            self.cut(TOO_SLOW)
+            return
+        self._count(_size(pkt))
+        super().send(pkt)
+
+    def poll(self) -> list[Any]:
+        """Wait for packets to write. Whoever asks for more has written those it got before."""
+        self._count(-self._handed)
+        self._handed = 0
+        packets: list[Any] = super().poll()
+        self._handed = sum(map(_size, packets))
+        return packets
+
+    def cut(self, reason: str) -> None:
+        """End the connection at once, and drop what waits for the client.
+
+        Not in form: a client takes that for a break and connects again, while python-socketio's
+        stays away after a formal goodbye.
+        """
+        with suppress(self.server.get_queue_empty_exception()):
+            while True:
+                self.queue.get(block=False)
+        self.waiting = self._handed = 0
+        self.close(wait=False, abort=True, reason=reason)
+        # eventlet's WebSocket has its socket, engineio's one for threads and gevent a WebSocket
+        websocket = getattr(self._websocket, "ws", self._websocket)
+        connection = getattr(websocket, "socket", getattr(websocket, "sock", None))
+        if connection is not None:
+            with suppress(OSError):  # wakes who waits to write to it or to read from it
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _count(self, size: int) -> None:
+        with self._lock:
+            self.waiting += size
+
+    def _websocket_handler(self, ws: Any) -> Any:
+        self._websocket = ws
+        return super()._websocket_handler(ws)
+
+
+def _size(packet: Any) -> int:
+    """Bytes of an Engine.IO packet; Socket.IO's JSON is ASCII."""
+    data = packet.data
+    return len(data) if isinstance(data, (str, bytes)) else 0
+
+
+def bound_waiting() -> None:
+    """Let every Engine.IO server of this process bound what waits for a client."""
+    engineio.socket.Socket = BoundedSocket
 
 
 def bound_disconnect(eio: Any) -> None:

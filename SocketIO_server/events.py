@@ -5,10 +5,11 @@ broadcast that tells of it, and around a viewer's step from the last piece of it
 So each caption reaches a viewer exactly once, in its history or live, and in the order of `seq`.
 
 What is not guaranteed: Socket.IO delivers at most once, so a viewer whose connection breaks misses
-what was on its way, and asks for it by `last_seq` when it connects again. With RELAY_MESSAGE_QUEUE
-several relays pass on each other's broadcasts, but each has its own history and lock: across relays
-there is no common `seq` and no catching up. What waits for a slow viewer is not bounded yet, except
-for its history, which is sent piece by piece as it takes them.
+what was on its way, and asks for it by `last_seq` when it connects again. So does a viewer that did
+not read: what waits for it is bounded (`bounds.MAX_WAITING`), and beyond that it is cut off. Its
+history never comes to that much: it is sent piece by piece, as the viewer takes them.
+
+One process; `shared.SharedRelay` is one of several that share a history.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import flask
 from flask_socketio import ConnectionRefusedError as Refused
 from flask_socketio import SocketIO
 
-from SocketIO_server import messages
+from SocketIO_server import bounds, messages
 from SocketIO_server.history import History, HistoryError
 from SocketIO_server.messages import Message, MessageError
 from SocketIO_server.metrics import Metrics
@@ -43,6 +44,8 @@ MAX_IN_PROGRESS = 1_000  # photos that viewers are told are being worked on
 PUBLISHER_RATE = (1_000.0, 5_000.0)
 VIEWER_RATE = (2.0, 20.0)
 RETRY_AFTER = 5.0  # seconds after which a publisher may try again when the history failed
+BROKE_OFF = "The connection to the captioner broke off."
+READ_AGAIN_AFTER = 1.0  # seconds after which a history that failed is read again for viewers
 
 
 class TokenBucket:
@@ -93,14 +96,21 @@ class Relay:
     ) -> None:
         self.history = history
         self.lock = lock
+        self.history_lock = lock  # to be held around every call of `history`
         self.metrics = Metrics()
-        self.stopping = False
+        self.stopping = False  # not ready any more
+        self.closed = False  # takes no more messages either
         self.socketio = socketio
         self._token = token.encode()
         self._clients: dict[str, Client] = {}
-        # id -> (the connection that works on it, what viewers were told), the oldest first
+        # id -> (who works on it, see `_owner`; what viewers were told), the oldest first
         self._in_progress: dict[str, tuple[str, dict[str, Any]]] = {}
+        self._told = math.inf  # live viewers know the captions up to this number
+        self._handling: set[str] = set()  # clients with a message that is not answered yet
+        # until when reading the history is not tried again for viewers, and why
+        self._unreadable = (0.0, "")
 
+        self.metrics.waiting.set_function(self.waiting)
         self.metrics.viewers.set_function(
             lambda: sum(client.viewer for client in list(self._clients.values()))
         )
@@ -117,12 +127,15 @@ class Relay:
         socketio.on_event("*", self._handler("unknown", lambda _: Message({}), self._unknown))
         socketio.on_error_default(self._failed)
 
+    def start(self) -> None:
+        """Begin what has to be done besides answering clients: here, nothing."""
+
     def why_not_ready(self) -> str | None:
         """A sentence if captions cannot be taken now."""
         if self.stopping:
             return "The relay is stopping."
         try:
-            with self.lock:
+            with self.history_lock:
                 self.history.open()
         except HistoryError as error:
             return str(error)
@@ -130,14 +143,18 @@ class Relay:
 
     def _count(self) -> float:
         try:
-            with self.lock:
+            with self.history_lock:
                 return self.history.count()
         except HistoryError:
             return math.nan
 
     def waiting(self) -> int:
-        """Messages that have not been handed to the network yet, over all clients."""
-        return sum(s.queue.qsize() for s in list(self.socketio.server.eio.sockets.values()))
+        """Bytes that the network has not taken yet, over all clients."""
+        return sum(s.waiting for s in list(self.socketio.server.eio.sockets.values()))
+
+    def busy(self) -> bool:
+        """Whether a message is not answered yet, or an answer not on its way."""
+        return bool(self._handling) or self.waiting() > 0
 
     # Connections
 
@@ -173,41 +190,70 @@ class Relay:
             raise Refused("The token is wrong; publishers have to show the relay's RELAY_TOKEN.")
         return bool(token), viewer, last_seq
 
-    def _disconnect(self, *_reason: Any) -> None:
+    def _disconnect(self, *reason: Any) -> None:
         sid = flask.request.sid  # type: ignore[attr-defined]
         self._clients.pop(sid, None)
+        if bounds.TOO_SLOW in reason:
+            self.metrics.dropped.inc()
+            log.info("A client was cut off: it does not take what waits for it.")
         # In the background, since this may run inside a broadcast, which holds the lock: sending to
-        # a client that has not answered for long closes its connection.
-        if any(sid == worker for worker, _ in list(self._in_progress.values())):
-            self.socketio.start_background_task(self._give_up_work_of, sid)
+        # a client that is too slow, or has not answered for long, closes its connection.
+        owner = self._owner(sid)
+        if any(owner == worker for worker, _ in list(self._in_progress.values())):
+            self.socketio.start_background_task(self._give_up_work_of, owner)
 
-    def _give_up_work_of(self, sid: str) -> None:
+    def _owner(self, sid: str) -> str:
+        """Who works on a photo that this connection has announced."""
+        return sid
+
+    def _give_up_work_of(self, owner: str) -> None:
         """Tell viewers not to wait for a publisher that has gone; it may still send the caption."""
         with self.lock:
-            for identifier in [i for i, (who, _) in self._in_progress.items() if who == sid]:
+            for identifier in [i for i, (who, _) in self._in_progress.items() if who == owner]:
                 del self._in_progress[identifier]
-                error = "The connection to the captioner broke off."
-                self._broadcast("captioning_failed", {"id": identifier, "error": error})
+                self._broadcast("captioning_failed", {"id": identifier, "error": BROKE_OFF})
 
     # History first, then live
 
     def _catch_up(self, sid: str, last_seq: int | None) -> None:
-        """Send a viewer its history and make it live."""
+        """Send a viewer its history and make it live.
+
+        A history that cannot be read is tried again until it can: who went live without it would
+        later ask for what follows the last caption it saw, and never get those before.
+        """
         manager = self.socketio.server.manager
         while sid in self._clients and not manager.is_connected(sid, "/"):
             self.socketio.sleep(0.005)  # about to be told that it is connected
-        position, more = None, True
+        position, more, failure = None, True, ""
         while more and sid in self._clients:
             with self.lock:
                 try:
-                    piece, position, more = self._piece(position, last_seq)
+                    piece, position, more = self._read(position, last_seq)
                 except HistoryError as error:
-                    piece, more = {"captions": [], "error": str(error)}, False
-                self._send("history", {**piece, "more": more}, sid)
-                if not more:
-                    self._go_live(sid)
-            while more and sid in self._clients and self._is_behind(sid):
+                    piece = {"captions": [], "error": str(error)}
+                    if not failure:  # once is enough
+                        self._send("history", {**piece, "more": False}, sid)
+                    failure = str(error)
+                else:
+                    failure = ""
+                    self._send("history", {**piece, "more": more}, sid)
+                    if not more:
+                        self._go_live(sid)
+            if failure:
+                self.socketio.sleep(READ_AGAIN_AFTER)
+            while more and sid in self._clients and self._waiting_for(sid) > PIECE_BYTES:
                 self.socketio.sleep(0.02)
+
+    def _read(self, position: int | None, last_seq: int | None) -> tuple[dict[str, Any], int, bool]:
+        """`_piece`, but not soon after it has failed: many may wait, and each try may take long."""
+        until, sentence = self._unreadable
+        if time.monotonic() < until:
+            raise HistoryError(sentence)
+        try:
+            return self._piece(position, last_seq)
+        except HistoryError as error:
+            self._unreadable = (time.monotonic() + READ_AGAIN_AFTER, str(error))
+            raise
 
     def _piece(
         self, position: int | None, last_seq: int | None
@@ -224,6 +270,8 @@ class Relay:
             known = 0 if last_seq is None or reset else last_seq
             first = {"reset": reset, "forgotten": self.history.forgotten(known) if known else []}
         captions, more = self.history.after(position, PIECE, PIECE_BYTES)
+        if captions and captions[-1]["seq"] > self._told:  # those after it will come live
+            captions, more = [c for c in captions if c["seq"] <= self._told], False
         end = captions[-1]["seq"] if captions else position
         return {"captions": captions, **first}, end, more
 
@@ -240,17 +288,18 @@ class Relay:
         client.live = True
         client.missed.clear()
         for _, told in self._in_progress.values():
+            if self._waiting_for(sid) > bounds.MAX_WAITING // 2:  # better without than cut off
+                break
             self._send("captioning", told, sid)
 
-    def _is_behind(self, sid: str) -> bool:
-        """Whether a piece of history still waits for the network to this client."""
+    def _waiting_for(self, sid: str) -> int:
+        """Bytes that the network to this client has not taken yet."""
         server = self.socketio.server
-        sockets = server.eio.sockets
-        socket = sockets.get(server.manager.eio_sid_from_sid(sid, "/"))
-        return socket is not None and socket.queue.qsize() > 1
+        socket = server.eio.sockets.get(server.manager.eio_sid_from_sid(sid, "/"))
+        return 0 if socket is None else int(socket.waiting)
 
     def _send(self, event: str, payload: dict[str, Any], sid: str) -> None:
-        self.socketio.emit(event, payload, to=sid, ignore_queue=True)
+        self.socketio.emit(event, payload, to=sid)
 
     def _broadcast(self, event: str, payload: dict[str, Any]) -> None:
         # Never waits: it puts the message into each viewer's queue. The caller holds the lock.
@@ -275,6 +324,7 @@ class Relay:
 
         def handler(*arguments: Any) -> Answer:
             sid = flask.request.sid  # type: ignore[attr-defined]
+            self._handling.add(sid)
             try:
                 client = self._clients.get(sid)
                 wait = client.bucket.wait() if client else 0.0
@@ -284,6 +334,8 @@ class Relay:
                     answer = _no("Only publishers may send this; connect with the relay's token.")
                 elif wait:
                     answer = _no("Too many messages at once; wait a little.", retry_after=wait)
+                elif self.closed:
+                    answer = _no("The relay is stopping; send again.", retry_after=1)
                 else:
                     answer = handle(sid, check(arguments[0] if arguments else None))
             except MessageError as error:
@@ -291,6 +343,8 @@ class Relay:
             except HistoryError as error:
                 log.error("%s", error)
                 answer = _no(str(error), retry_after=RETRY_AFTER)
+            finally:
+                self._handling.discard(sid)
             self.metrics.messages.labels(event, "taken" if answer["ok"] else "refused").inc()
             return answer
 
@@ -303,6 +357,9 @@ class Relay:
             self._in_progress.pop(message.fields.get("id", ""), None)
             if is_new:
                 self._broadcast("prediction", message.payload(seq=seq))
+        # Viewers get their turn before the next caption of a publisher that sends without pause:
+        # else it would be our doing if they did not take what waits for them.
+        self.socketio.sleep(0)
         return {"ok": True, "seq": seq}
 
     def _captioning(self, sid: str, message: Message) -> Answer:

@@ -21,6 +21,16 @@ class Metrics:
         self.refused = Counter(
             "relay_connections_refused", "Connections refused", registry=self.registry
         )
+        self.dropped = Counter(
+            "relay_clients_dropped",
+            "Clients cut off since they did not take what waited for them",
+            registry=self.registry,
+        )
+        self.waiting = Gauge(
+            "relay_waiting_bytes",
+            "Bytes that the network has not taken yet, over all clients",
+            registry=self.registry,
+        )
         self.storing = Histogram(
             "relay_storing_seconds",
             "Time to put one caption on disk",

@@ -67,12 +67,13 @@ def main() -> int:
 
     mode = settings.relay_async_mode
     wake, signals = _catch_signals(mode)
+    relay.start()
     relay.socketio.start_background_task(_serve, mode, listener, app, wake)
     print(f"relay ready on {http_url(settings.relay_host, settings.relay_port)}/", flush=True)
     stopped_by = signals.recv(1)
     relay.stopping = True
     _drain(relay)
-    with relay.lock:
+    with relay.history_lock:
         relay.history.close()
     return 0 if stopped_by != _CRASHED else 1
 
@@ -144,14 +145,16 @@ def _catch_signals(mode: str) -> tuple[socket.socket, Any]:
 
 
 def _drain(relay: Relay) -> None:
-    """Let what was taken be answered and broadcast.
+    """Take no more, and let what was taken be answered and broadcast.
 
     Connections are then cut, not closed in form: a client takes that for a break and connects
     again, while python-socketio's stays away after a formal goodbye.
     """
     until = time.monotonic() + DRAIN_SECONDS
-    relay.socketio.sleep(0.2)  # for /readyz to be asked, and for the last answers to leave
-    while relay.waiting() and time.monotonic() < until:
+    relay.socketio.sleep(0.2)  # for /readyz to be asked: whoever sends here can go elsewhere
+    relay.closed = True
+    relay.socketio.sleep(0.05)  # for what just came to be answered
+    while relay.busy() and time.monotonic() < until:
         relay.socketio.sleep(0.02)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -74,6 +75,11 @@ class Relay:
         is_json = "json" in names.get("Content-Type", "")
         return status, names, json.loads(body) if is_json else body.decode()
 
+    def metric(self, name: str) -> float:
+        """One of its figures for Prometheus."""
+        lines = self.get("/metrics")[2].splitlines()
+        return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
+
 
 class Client:
     """A client of the ordinary kind. Its library runs handlers side by side: it tells no order."""
@@ -115,6 +121,7 @@ class WireClient:
             timeout=30,
             header=headers,
             suppress_origin=True,
+            skip_utf8_validation=True,  # done in Python, it takes longer than all else
             sockopt=[buffer] if receive_buffer else [],
         )
         self.acks: dict[int, Any] = {}
@@ -161,6 +168,14 @@ class WireClient:
             assert event == "history"
             pieces.append(data)
         return pieces
+
+    def rest(self) -> list[tuple[str, Any]]:
+        """The events that still come when the relay has ended the connection."""
+        received = []
+        with contextlib.suppress(ConnectionError, websocket.WebSocketException):
+            while True:
+                received.append(self.receive())
+        return received
 
     def send(self, event: str, *data: Any) -> int:
         """Send an event, without waiting; the number of its acknowledgement."""
