@@ -4,6 +4,10 @@ Waitress has one thread that talks to all sockets and a pool of threads that run
 occupies a thread of the pool only once it is there completely, so slow senders cost none; an upload
 that waits for its turn does. So the pool has a thread for each upload that may wait, and some to
 spare for everything else: health checks are answered, and the upload too many is told so, at once.
+
+Slow senders cost a connection each, though, and those are bounded too. So when there are too many,
+a new one costs the one that has taken longest to say something whole: whoever comes with a short
+request gets through.
 """
 
 from __future__ import annotations
@@ -12,7 +16,9 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Collection
 from threading import Thread
+from typing import Any
 
 from flask import Flask
 from waitress.buffers import OverflowableBuffer
@@ -22,12 +28,14 @@ from waitress.server import create_server
 from waitress.wasyncore import close_all
 
 SPARE_THREADS = 16
+CROWDED = 350  # connections from which on a new one costs an old one
 CONNECTIONS = 400  # open at a time; more wait to be accepted
 FILES = 1024  # open at a time: two for each connection, and some more
 IDLE_SECONDS = 60
 HEADER_BYTES = 64 * 1024
-IN_MEMORY_BYTES = 256 * 1024  # of a request body; what is longer goes to a temporary file
+IN_MEMORY_BYTES = 64 * 1024  # of a request body; what is longer goes to a temporary file
 LONGEST_BODY_BYTES = 2**30
+RECEIVE_BYTES = 64 * 1024  # at a time; Waitress's own 8 KiB means thousands of turns for a photo
 
 
 class _LimitedBuffer(OverflowableBuffer):
@@ -55,6 +63,15 @@ class _LimitedBuffer(OverflowableBuffer):
             self.buf, self.strbuf, self.overflowed = None, b"", False
 
 
+def _make_room(channels: Collection[HTTPChannel]) -> None:
+    """Where there are too many connections, close the oldest that no answer is on its way to."""
+    if len(channels) > CROWDED:
+        idle = [c for c in channels if not (c.requests or c.total_outbufs_len or c.will_close)]
+        if idle:
+            # not closed here, where its descriptor may still be among those that the poll told of
+            min(idle, key=lambda channel: channel.creation_time).will_close = True
+
+
 class PageServer:
     """A running server for `app`.
 
@@ -79,6 +96,10 @@ class PageServer:
         class Channel(HTTPChannel):
             parser_class = Parser
 
+            def __init__(self, server: Any, *args: Any, **options: Any) -> None:
+                super().__init__(server, *args, **options)
+                _make_room(server.active_channels.values())
+
         self._server = create_server(
             app,
             sockets=[_bind(host, port)],
@@ -89,6 +110,7 @@ class PageServer:
             cleanup_interval=IDLE_SECONDS // 4,
             max_request_header_size=HEADER_BYTES,
             max_request_body_size=max(LONGEST_BODY_BYTES, 2 * longest),
+            recv_bytes=RECEIVE_BYTES,
             inbuf_overflow=IN_MEMORY_BYTES,
             asyncore_use_poll=True,  # select() stops at descriptor 1024
         )

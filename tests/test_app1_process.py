@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import io
 import json
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
+from app1.serving import CONNECTIONS
 from tests.conftest import ROOT, Server
 from tests.relay_support import Client, Relay
 
@@ -82,13 +80,6 @@ def upload(multipart: Callable[..., tuple[bytes, str]]) -> Upload:
         return status, headers, json.loads(answer)
 
     return send
-
-
-def slow_picture() -> bytes:
-    """A small file that takes a while to decode: 12 megapixels of nothing."""
-    file = io.BytesIO()
-    Image.new("RGB", (4000, 3000)).save(file, "png")
-    return file.getvalue()
 
 
 def test_start_caption_stop(start: Start, upload: Upload, picture: Callable[..., bytes]) -> None:
@@ -243,42 +234,117 @@ def test_not_quite_http(start: Start) -> None:
     assert "Traceback" not in app1.server.output
 
 
-def test_overload(start: Start, upload: Upload) -> None:
-    """Past the queue 503 at once; health checks get through; afterwards all is as before."""
-    app1 = start(CAPTIONER_QUEUE=2)
-    slow = slow_picture()
-    with ThreadPoolExecutor(12) as pool:
-        answers = [pool.submit(upload, app1, slow) for _ in range(12)]
-        while not all(answer.done() for answer in answers):
-            begun = time.monotonic()
-            assert app1.get("/healthz") == 200
-            assert time.monotonic() - begun < 2
-        statuses = [answer.result()[0] for answer in answers]
-        assert set(statuses) == {200, 503}
-        assert statuses.count(200) >= 3
-        for answer in answers:
-            status, headers, body = answer.result()
-            if status == 503:
-                assert int(headers["Retry-After"]) >= 1
-                assert body["title"] == "Busy"
-    assert upload(app1, slow)[0] == 200
+@pytest.fixture
+def held(
+    tmp_path: Path, free_port: Callable[[], int], tiny_model: Path
+) -> Iterator[Callable[..., tuple[App1, Path]]]:
+    """An app1 whose captioner stands still until the file that comes with it is removed."""
+    hold = tmp_path / "hold"
+    started: list[Server] = []
+
+    def start(folder: str, *, ready: bool, **environment: object) -> Server:
+        texts = {name: str(value) for name, value in environment.items()}
+        texts["CAPTIONER_STATE"] = str(tmp_path / "state")
+        started.append(Server(ROOT / "tests" / "held_app1.py", texts, str(hold)))
+        started[-1].wait_ready()
+        return started[-1]
+
+    def make(**environment: object) -> tuple[App1, Path]:
+        app1 = App1(start, free_port(), tiny_model, **environment)
+        hold.touch()
+        return app1, hold
+
+    yield make
+    hold.unlink(missing_ok=True)
+    for server in started:
+        server.kill()
+
+
+Held = Callable[..., tuple[App1, Path]]
+
+
+def test_overload(
+    held: Held, upload: Upload, picture: Callable[..., bytes], wait_for: Callable[..., None]
+) -> None:
+    """With every place taken and nobody getting on: 503 at once, and all else gets through."""
+    app1, hold = held()
+    photos = [picture(colour=(i, 0, 0)) for i in range(33)]
+    with ThreadPoolExecutor(64) as pool:
+        accepted = [pool.submit(upload, app1, photo) for photo in photos]
+        wait_for(lambda: app1.metric("app1_uploads_in_house") == 33, seconds=60)
+        refused = [pool.submit(upload, app1, photo) for photo in photos]
+        for path in ("/", "/healthz", "/readyz", "/metrics", "/api/model"):
+            assert app1.get(path) == 200
+        for one in refused:
+            status, headers, body = one.result()
+            assert status == 503
+            assert int(headers["Retry-After"]) >= 1
+            assert body["title"] == "Busy"
+        assert hold.exists()
+        assert not any(one.done() for one in accepted)
+        hold.unlink()
+        assert [one.result()[0] for one in accepted] == [200] * 33
+    assert upload(app1, photos[0])[0] == 200
+
+
+def test_more_slow_senders_than_connections(
+    start: Start, upload: Upload, picture: Callable[..., bytes]
+) -> None:
+    """Whoever never comes to an end makes way for those who do."""
+    app1 = start()
+    with contextlib.ExitStack() as stack:
+        for i in range(CONNECTIONS + 50):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", app1.port)))
+            with contextlib.suppress(ConnectionError):
+                slow.sendall(b"POST /api/captions HTTP/1.1\r\nHost: localhost\r\n")
+                if i % 2:
+                    slow.sendall(b"Content-Length: 1000000\r\n\r\nabc")
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert app1.get(path) == 200
+        assert upload(app1, picture())[0] == 200
+    assert "Traceback" not in app1.server.output
+
+
+def test_waiting_uploads_are_not_in_memory(
+    held: Held, upload: Upload, picture: Callable[..., bytes], wait_for: Callable[..., None]
+) -> None:
+    """Eight of 19 MB wait; what is in memory is the one being worked on."""
+    app1, hold = held(CAPTIONER_QUEUE=7)
+    hold.unlink()
+    assert upload(app1, picture(colour=(9, 9, 9)) + bytes(19 * MB))[0] == 200
+    before = app1.metric("process_resident_memory_bytes")
+    hold.touch()
+    with ThreadPoolExecutor(8) as pool:
+        photos = [picture(colour=(i, 0, 0)) + bytes(19 * MB) for i in range(8)]
+        answers = [pool.submit(upload, app1, photo) for photo in photos]
+        wait_for(lambda: app1.metric("app1_uploads_in_house") == 8, seconds=60)
+        assert app1.metric("process_resident_memory_bytes") - before < 60 * MB
+        hold.unlink()
+        assert [answer.result()[0] for answer in answers] == [200] * 8
+    assert app1.metric("process_resident_memory_bytes") - before < 60 * MB
 
 
 def test_sigterm_answers_what_was_accepted(
-    start: Start, upload: Upload, wait_for: Callable[..., None]
+    held: Held, upload: Upload, picture: Callable[..., bytes], wait_for: Callable[..., None]
 ) -> None:
-    app1 = start()
+    app1, hold = held()
+    pictures = [picture(colour=(i, 0, 0)) for i in range(6)]
     with ThreadPoolExecutor() as pool:
-        accepted = pool.submit(upload, app1, *[slow_picture()] * 6)
-        wait_for(lambda: app1.metric("app1_uploads_in_house"))
+        several = pool.submit(upload, app1, *pictures)
+        single = pool.submit(upload, app1, picture())
+        wait_for(lambda: app1.metric("app1_uploads_in_house") == 2, seconds=60)
+        assert app1.get("/readyz") == 200
         app1.server.process.terminate()
         wait_for(lambda: app1.get("/readyz") == 503)
-        late, headers, body = upload(app1, slow_picture())
+        assert app1.get("/healthz") == 200
+        late, headers, body = upload(app1, picture())
         assert late == 503
         assert headers["Retry-After"]
         assert "stopped" in body["detail"]
-        assert not accepted.done(), "the pictures took too little time to show anything"
-        status, _, body = accepted.result()
+        assert not several.done()
+        hold.unlink()
+        assert single.result()[0] == 200
+        status, _, body = several.result()
     assert status == 200
     assert [set(result) > {"caption"} for result in body["results"]] == [True] * 6
     assert app1.server.wait_ended() == 0
