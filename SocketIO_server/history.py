@@ -7,7 +7,9 @@ captions together but not hear of each other's; several relays need a history of
 What it promises: `add` and `forget` return only when the change is on disk (a crash or a power cut
 loses nothing that was acknowledged); the same `id` is kept once, also when it comes again after it
 was forgotten or after it made room for newer ones; `seq` never goes back, not even when a damaged
-file had to be replaced. What it does not: a file that is removed by hand begins again at 1.
+file had to be replaced. What it does not: a file that is removed by hand begins again at 1; and so
+does, nearly, one that is damaged beyond all reading while the machine's clock stands at 1970. Then
+viewers are told to begin anew (`reset`).
 """
 
 from __future__ import annotations
@@ -91,7 +93,7 @@ class History:
         self.keep = keep
         self._connection: sqlite3.Connection | None = None
         self._count = 0
-        self._begins_after = 0  # number after which a new file begins
+        self._begins_after = 0  # number after which a new file begins: the highest known here
 
     # Each of these raises HistoryError.
 
@@ -128,7 +130,8 @@ class History:
             if self._count + 1 > self.keep:
                 self._drop_oldest(database, self._count + 1 - self.keep)
         self._count = min(self._count + 1, self.keep)
-        return int(seq or 0), True
+        self._begins_after = int(seq or 0)
+        return self._begins_after, True
 
     def forget(self, identifier: str) -> None:
         """Remove a caption for good, and never take it again; an unknown `id` is remembered too."""
@@ -280,7 +283,11 @@ class History:
                     "this one; set RELAY_DB to another file."
                 )
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")  # on disk means on disk
+            # On disk means on disk: NORMAL, in WAL mode, syncs at checkpoints only, and a power cut
+            # would take dozens of captions whose publishers were told that they are safe. FULL is
+            # an fsync a caption, a few milliseconds where a caption takes tens to make.
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA fullfsync = ON")  # macOS: through the disk's own cache too
             connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
             if is_new:
                 connection.execute("BEGIN IMMEDIATE")
@@ -322,8 +329,9 @@ class History:
                 f"({cause.strerror}); set RELAY_DB to another file."
             ) from cause
         # Viewers know captions of the damaged file by number, and no number must come again. Its
-        # last one may be unreadable, but is smaller than the time in seconds since 1970.
-        self._begins_after = int(time.time())
+        # last one may be unreadable, but is smaller than the time in seconds since 1970; unless the
+        # clock is wrong, and so it counts only if it is ahead of what is known otherwise.
+        self._begins_after = max(self._begins_after, _last_readable(aside), int(time.time()))
         log.error(
             "The history was damaged (%s). It is now %s, which still holds captions and photos: "
             "delete it when you do not need it. A new history begins.",
@@ -367,3 +375,16 @@ def _is_damage(error: Exception) -> bool:
     like are OperationalError, one of its subclasses.
     """
     return type(error) is sqlite3.DatabaseError
+
+
+def _last_readable(damaged: Path) -> int:
+    """The highest number of a damaged history, as far as it can be read; 0 if it cannot."""
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(damaged)) as database,
+    ):
+        last = database.execute("SELECT seq FROM sqlite_sequence WHERE name = 'captions'")
+        seq = last.fetchone()[0]
+        # some 35,000 years of a caption a second; beyond it, the number itself is damaged
+        return seq if isinstance(seq, int) and 0 <= seq < 2**40 else 0
+    return 0

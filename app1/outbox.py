@@ -6,7 +6,8 @@ which they came in; an event may be sent twice (the acknowledgement may be lost)
 tells by its id.
 
 A disk that is full or a folder that cannot be written does not stop the captions: what the file
-does not take waits in memory, with a warning in words, and moves to the file as soon as it can.
+does not take waits in memory, with a warning in words, and moves to the file as soon as it can. A
+file that turns out to be damaged is set aside, and what can still be read of it moves to a new one.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import os
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 KEPT_IN_MEMORY = 500  # captions, some 60 kB each
 
@@ -49,6 +52,8 @@ DELETE FROM events WHERE event = 'predict' AND position <= (
     SELECT position FROM events WHERE event = 'predict' ORDER BY position DESC LIMIT 1 OFFSET ?
 )
 """
+_ROWS = "SELECT event, id, payload, thumbnail, state FROM events ORDER BY position"
+_ROW_AT = "SELECT event, id, payload, thumbnail, state FROM events WHERE position = ?"
 _WAITING = "FROM events WHERE state = 'waiting'"
 
 
@@ -72,46 +77,33 @@ class Outbox:
     Nothing here raises when the disk does; see the head of this file.
 
     Args:
-        path: the file; made if it is not there. A damaged one is set aside and a new one begun.
+        path: the file; made if it is not there. Opened again and again until that succeeds.
         keep: captions kept at most. Beyond it the oldest go, as they would go from the relay's
             history (RELAY_KEEP) the moment they got there.
     """
 
     def __init__(self, path: Path, keep: int = 10_000) -> None:
+        self._path = path
         self._keep = keep
         self._lock = threading.RLock()
         self._memory = _open(":memory:")
+        self._file: sqlite3.Connection | None = None
         self._gone: set[int] = set()  # positions in the file that it would not let us delete
         self._complained = False
-        try:
-            self._file = _open_file(path)
-        except (sqlite3.Error, OSError) as error:
-            log.warning(
-                "%s cannot be written (%s): captions that wait for the relay are lost when app1 "
-                "ends; set CAPTIONER_STATE to a folder to write in",
-                path,
-                error,
-            )
-            self._file = _open(":memory:")
-            self._keep = min(keep, KEPT_IN_MEMORY)
+        self._ask(lambda file: None)  # to say now what is wrong
 
     def close(self) -> None:
         with self._lock:
-            self._file.close()
+            self._close_file()
             self._memory.close()
 
     def __len__(self) -> int:
         """How many events wait to be sent."""
         with self._lock:
-            try:
-                in_file = int(self._file.execute(f"SELECT count(*) {_WAITING}").fetchone()[0])
-            except sqlite3.Error:
-                in_file = 0
-            return (
-                in_file
-                - len(self._gone)
-                + int(self._memory.execute(f"SELECT count(*) {_WAITING}").fetchone()[0])
-            )
+            count = f"SELECT count(*) {_WAITING}"
+            there = self._ask(lambda file: _one(file, f"{count} {self._but_gone()}"))
+            here = _one(self._memory, count)
+            return sum(int(number) for (number,) in filter(None, (there, here)))
 
     def add(self, name: str, payload: dict[str, Any]) -> None:
         """Put an event last in the line; on disk when this returns.
@@ -136,34 +128,27 @@ class Outbox:
         with self._lock:
             self._memory.execute(drop, (id_,))
             if not self._write((drop, (id_,)), (_INSERT, row), durable=True):
-                with contextlib.suppress(sqlite3.Error):
-                    positions = self._file.execute(f"SELECT position {_WAITING} AND id = ?", (id_,))
-                    self._gone.update(position for (position,) in positions)
+                find = f"SELECT position {_WAITING} AND id = ?"
+                found = self._ask(lambda file: file.execute(find, (id_,)).fetchall())
+                self._gone.update(position for (position,) in found or ())
                 self._memory.execute(_INSERT, row)
 
     def first(self) -> Event | None:
         """The event whose turn it is."""
-        columns = "SELECT position, event, payload, thumbnail"
+        columns = f"SELECT position, event, payload, thumbnail {_WAITING}"
+        order = "ORDER BY position LIMIT 1"
         with self._lock:
-            gone = ",".join(map(str, self._gone))
-            order = f"AND position NOT IN ({gone}) ORDER BY position LIMIT 1"
-            try:
-                row = self._file.execute(f"{columns} {_WAITING} {order}").fetchone()
-            except sqlite3.Error as error:
-                self._complain(error)
-                row = None
-            in_file = row is not None
-            if not in_file:
-                row = self._memory.execute(
-                    f"{columns} {_WAITING} ORDER BY position LIMIT 1"
-                ).fetchone()
-        if row is None:
-            return None
-        position, name, payload, thumbnail = row
-        content = json.loads(payload)
-        if thumbnail is not None:
-            content["thumbnail"] = thumbnail
-        return Event(name, content, position, in_file)
+            while row := self._ask(
+                lambda file: _one(file, f"{columns} {self._but_gone()} {order}")
+            ):
+                try:
+                    return _event(row, in_file=True)
+                except (ValueError, KeyError, TypeError) as error:
+                    # SQLite does not notice a bit that has flipped within a text
+                    log.error("an event in %s is damaged and left out (%s)", self._path, error)
+                    self._gone.add(row[0])
+            row = _one(self._memory, f"{columns} {order}")
+            return _event(row, in_file=False) if row else None
 
     def remove(self, event: Event) -> None:
         """The relay has it."""
@@ -184,24 +169,30 @@ class Outbox:
     def _write(self, *operations: tuple[str, tuple[Any, ...]], durable: bool = False) -> bool:
         """Change the file, all or nothing; False, and nothing done, when the disk does not let us.
 
-        With `durable` it is on the disk itself, power cut or not, when this returns. Taking an
-        event out need not be: at worst it is sent a second time.
+        With `durable` it is on the disk itself, power cut or not, when this returns. That takes an
+        fsync, a few milliseconds once for each caption, which took longer to make. Without it, in
+        WAL mode, a power cut would take all that came since the last checkpoint, dozens of them.
+        Taking an event out need not be durable: at worst it is sent a second time.
         """
-        file = self._file
-        with self._lock:
+
+        def change(file: sqlite3.Connection) -> bool:
+            # before the transaction: within one it has no effect
+            file.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            file.execute("BEGIN IMMEDIATE")
             try:
-                # before the transaction: within one it has no effect
-                file.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-                file.execute("BEGIN IMMEDIATE")
-                self._move_to_file()
+                self._move_to(file)
                 for statement, values in operations:
                     file.execute(statement, values)
                 file.execute("COMMIT")
-            except sqlite3.Error as error:
+            except BaseException:
                 if file.in_transaction:
                     with contextlib.suppress(sqlite3.Error):
                         file.execute("ROLLBACK")
-                self._complain(error)
+                raise
+            return True
+
+        with self._lock:
+            if not self._ask(change):
                 return False
             self._gone.clear()
             self._memory.execute("DELETE FROM events")
@@ -210,19 +201,84 @@ class Outbox:
                 self._complained = False
             return True
 
-    def _move_to_file(self) -> None:
+    def _move_to(self, file: sqlite3.Connection) -> None:
         """Within a transaction: make up for what the file did not take before."""
-        for position in self._gone:
-            self._file.execute("DELETE FROM events WHERE position = ?", (position,))
-        rows = self._memory.execute(
-            "SELECT event, id, payload, thumbnail, state FROM events ORDER BY position"
+        file.executemany("DELETE FROM events WHERE position = ?", [(p,) for p in self._gone])
+        file.executemany(_INSERT, self._memory.execute(_ROWS))
+
+    def _but_gone(self) -> str:
+        return f"AND position NOT IN ({','.join(map(str, self._gone))})"
+
+    # The file, and what can be wrong with it
+
+    def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T | None:
+        """What `question` returns about the file; None, with a warning, when the disk refuses."""
+        with self._lock:
+            for last_attempt in (False, True):
+                try:
+                    if self._file is None:
+                        self._file = _open_private(self._path)
+                    return question(self._file)
+                except (sqlite3.Error, OSError) as error:
+                    # the file's content; a disk, or a right to write, gives an OperationalError
+                    damaged = type(error) is sqlite3.DatabaseError
+                    if last_attempt or not (damaged and self._set_aside(error)):
+                        self._complain(error)
+                        return None
+            raise AssertionError("not reached")
+
+    def _set_aside(self, damage: Exception) -> bool:
+        """Replace a damaged file by one with what can still be read; False if nothing helps."""
+        self._close_file()
+        rows = _readable(self._path, self._keep, self._gone)
+        self._gone.clear()
+        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        aside, number = self._path.with_name(f"{self._path.name}.damaged-{moment}"), 1
+        while aside.exists():
+            number += 1
+            aside = self._path.with_name(f"{self._path.name}.damaged-{moment}-{number}")
+        try:
+            for suffix in ("-wal", "-shm", ""):  # a log of the old file would spoil the new one
+                with contextlib.suppress(FileNotFoundError):
+                    self._path.with_name(self._path.name + suffix).rename(f"{aside}{suffix}")
+            self._file = _open_private(self._path)
+            self._file.execute("BEGIN")
+            self._file.executemany(_INSERT, rows)
+            self._file.execute("COMMIT")
+        except (sqlite3.Error, OSError):
+            self._close_file()
+            return False
+        log.error(
+            "%s is damaged (%s): it is now %s, which may still hold captions and photos; a new one "
+            "begins with the %d events that can be read",
+            self._path,
+            damage,
+            aside,
+            len(rows),
         )
-        self._file.executemany(_INSERT, rows)
+        return True
+
+    def _close_file(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
     def _complain(self, error: Exception) -> None:
         if not self._complained:  # once, not with every photo
-            log.warning("the outbox cannot be used (%s): what waits is in memory for now", error)
+            log.warning(
+                "%s cannot be used (%s): captions that wait for the relay are in memory for now, "
+                "the newest %d of them, and lost when app1 ends; make room on the disk, or set "
+                "CAPTIONER_STATE to a folder to write in",
+                self._path,
+                error,
+                min(self._keep, KEPT_IN_MEMORY),
+            )
             self._complained = True
+
+
+def _one(db: sqlite3.Connection, query: str) -> Any:
+    """The only row of a query, or None."""
+    return db.execute(query).fetchone()
 
 
 def _row(name: str, payload: dict[str, Any]) -> tuple[Any, ...]:
@@ -230,12 +286,26 @@ def _row(name: str, payload: dict[str, Any]) -> tuple[Any, ...]:
     return name, payload["id"], json.dumps(rest), payload.get("thumbnail"), "waiting"
 
 
+def _event(row: tuple[int, str, str, bytes | None], in_file: bool) -> Event:
+    """Raises ValueError, KeyError or TypeError if the row makes no sense."""
+    position, name, payload, thumbnail = row
+    content = json.loads(payload)
+    if not isinstance(content["id"], str):
+        raise TypeError("an id that is no text")
+    if thumbnail is not None:
+        content["thumbnail"] = thumbnail
+    return Event(name, content, position, in_file)
+
+
 def _open(path: str) -> sqlite3.Connection:
     # the lock of the outbox takes the place of SQLite's check that threads do not meet
     db = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
     try:
+        # damaged text is a matter of its event, and not of those behind it
+        db.text_factory = lambda raw: raw.decode("utf-8", "replace")
         # WAL: one fsync a transaction, and reading goes on meanwhile
         db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA fullfsync = ON")  # macOS: through the disk's own cache too
         # a photo that is to be forgotten is overwritten, not only unlinked
         db.execute("PRAGMA secure_delete = ON")
         db.executescript(_SCHEMA)
@@ -247,20 +317,21 @@ def _open(path: str) -> sqlite3.Connection:
     return db
 
 
-def _open_file(path: Path) -> sqlite3.Connection:
-    """The outbox in `path`, private to its owner."""
+def _open_private(path: Path) -> sqlite3.Connection:
+    """The outbox in `path`, which nobody but its owner can read."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    try:
-        return _open(str(path))
-    except sqlite3.OperationalError:
-        raise  # the disk or its rights, not the file's content
-    except sqlite3.DatabaseError as error:
-        aside = path.with_name(
-            f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-        )
-        log.warning("%s is damaged (%s): set aside as %s, and a new one begun", path, error, aside)
-        path.replace(aside)
-        for leftover in ("-wal", "-shm"):  # of the old file; they would damage the new one
-            path.with_name(path.name + leftover).unlink(missing_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        return _open(str(path))
+    return _open(str(path))
+
+
+def _readable(path: Path, keep: int, gone: set[int]) -> list[tuple[Any, ...]]:
+    """The rows of a damaged outbox that can be read, but for those that are `gone`, in order."""
+    rows = []
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as db:
+        last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()[0]
+        # one by one, each by the way to it from the root: a damaged page costs only what is on it
+        for position in range(max(1, last - 2 * keep), last + 1):
+            with contextlib.suppress(sqlite3.Error):
+                row = db.execute(_ROW_AT, (position,)).fetchone()
+                if row and position not in gone:
+                    rows.append(row)
+    return rows

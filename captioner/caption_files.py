@@ -9,10 +9,12 @@ import argparse
 import contextlib
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from captioner.errors import CaptionerError
 from captioner.settings import Settings
@@ -23,6 +25,7 @@ PICTURE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
     *(".heic", ".heif", ".avif"),
 )
+_BEGINNING = b'{"image": "'  # of each JSON line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jsonl", action="store_true", help="a JSON object for each picture")
     parser.add_argument(
         "--output", metavar="FILE", type=Path,
-        help="append the JSON objects to FILE, leaving out pictures that are in it already",
+        help="append the JSON objects to FILE, leaving out pictures that are in it already (on "
+        "Linux, `--jsonl >> FILE` does the same)",
     )  # fmt: skip
     parser.add_argument("--model", help="a name under models/, or a path (or CAPTIONER_MODEL)")
 
@@ -46,26 +50,33 @@ def main(args: argparse.Namespace) -> int:
     pictures; or with `--jsonl` an object {"image", "caption", "candidates", "words", "confident"}
     or {"image", "error"}.
 
+    A run that was killed, at whatever moment, goes on where it was stopped when it is started
+    again: a picture counts as done when its line is there to its end.
+
     Returns:
-        0, or 1 if any picture had an error, now or earlier in `--output`.
+        0, or 1 if any picture had an error, now or earlier in the output.
 
     Raises:
         CaptionerError: the model or the output cannot be used.
     """
     settings = Settings.from_environment()
+    json_lines = args.jsonl or args.output is not None
     pictures = list(_walk(args.paths))
     several = len(pictures) > 1
-    failed, done = _resume(args.output) if args.output else (False, set[str]())
-    pictures = [picture for picture in pictures if picture not in done]
-    if not pictures:
-        return int(failed)
-
-    from tqdm import tqdm
-
-    from captioner.captioner import Captioner
-
-    captioner = Captioner.load(args.model or settings.captioner_model)
     with _opened(args.output) as out:
+        earlier = _earlier(args.output, out) if json_lines else None
+        if earlier is not None:  # a picture is the same under another spelling of its path
+            todo = {os.path.abspath(picture): picture for picture in pictures}
+            pictures = [picture for path, picture in todo.items() if path not in earlier.done]
+        failed = earlier is not None and earlier.failed
+        if not pictures:
+            return int(failed)
+
+        from tqdm import tqdm
+
+        from captioner.captioner import Captioner
+
+        captioner = Captioner.load(args.model or settings.captioner_model)
         # None: a bar on a terminal only
         for picture in tqdm(pictures, unit="picture", disable=None if several else True):
             entry: dict[str, Any] = {"image": picture}
@@ -81,7 +92,7 @@ def main(args: argparse.Namespace) -> int:
                 entry["error"] = str(error)
                 failed = True
             with tqdm.external_write_mode(out):
-                if args.jsonl or args.output:
+                if json_lines:
                     print(json.dumps(entry), file=out, flush=True)
                 elif "error" in entry:
                     print(f"captioner: {picture}: {entry['error']}", file=sys.stderr)
@@ -109,40 +120,97 @@ def _walk(paths: Iterable[str]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _opened(output: Path | None) -> Iterator[TextIO]:
-    if output:
-        with output.open("a", encoding="utf-8") as file:
-            yield file
-    else:
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="backslashreplace")  # paths need not be valid text
-        yield sys.stdout
-
-
-def _resume(output: Path) -> tuple[bool, set[str]]:
-    """Whether any earlier picture failed, and which pictures are done; drops a half-written line.
+    """Where the lines go: the end of `output`, or stdout.
 
     Raises:
-        CaptionerError: the file cannot be used, or is not one that this program wrote.
+        CaptionerError: it cannot be written, now or later.
     """
-    failed, done, good = False, set[str](), 0
     try:
-        with output.open("a+b") as file:
-            file.seek(0)
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    break  # the last one, when the program was killed
-                try:
-                    entry = json.loads(line)
-                    done.add(entry["image"])
-                    failed |= "error" in entry
-                except (ValueError, TypeError, KeyError):
-                    raise CaptionerError(
-                        f"{output} holds something else in line {number}; name another file."
-                    ) from None
-                good += len(line)
-            file.truncate(good)
+        if output:
+            with output.open("a", encoding="utf-8") as file:
+                yield file
+        else:
+            if hasattr(sys.stdout, "reconfigure"):
+                sys.stdout.reconfigure(errors="backslashreplace")  # paths need not be valid text
+            yield sys.stdout
+    except BrokenPipeError:
+        raise  # nobody reads on, which is no error of anybody's
     except OSError as error:
+        if not output:  # or Python would try again at its exit, and complain
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise CaptionerError(
-            f"{output} cannot be written ({error.strerror}); name another file."
+            f"{output or 'The output'} cannot be written ({error.strerror}); make room and run "
+            "this again, or name another file."
         ) from None
-    return failed, done
+
+
+@dataclass
+class _Earlier:
+    """What earlier runs left: absolute paths of pictures, and whether any of them failed."""
+
+    done: set[str]
+    failed: bool
+
+
+def _earlier(output: Path | None, out: TextIO) -> _Earlier | None:
+    """What is in the output already; a half-written last line is cut off.
+
+    None where lines are only ever added: stdout, except at the end of a file of our own (`>>`).
+
+    Raises:
+        CaptionerError: `output` is not a file that this program wrote, or another is at it.
+        OSError: it cannot be read.
+    """
+    try:
+        descriptor = out.fileno()
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        # Linux opens the file behind stdout anew by this name; elsewhere it cannot be read
+        with open(output or f"/dev/fd/{descriptor}", "rb") as file:
+            if not _locked(descriptor):
+                raise CaptionerError(
+                    f"Another captioner is writing {output}; wait for it, or name another file."
+                )
+            earlier, end = _read(file, output)
+        os.ftruncate(descriptor, end)
+        os.lseek(descriptor, 0, os.SEEK_END)  # unless that is where it writes anyway
+    except (CaptionerError, OSError):
+        if output:
+            raise
+        return None
+    return earlier
+
+
+def _read(file: BinaryIO, output: Path | None) -> tuple[_Earlier, int]:
+    """What `_earlier` returns, and where the last whole line ends. Raises CaptionerError."""
+    earlier, end = _Earlier(set(), False), 0
+    for number, line in enumerate(file, 1):
+        if not line.endswith(b"\n") and _BEGINNING.startswith(line[: len(_BEGINNING)]):
+            break  # the last one, when the program was killed
+        try:
+            entry = json.loads(line)
+            earlier.done.add(os.path.abspath(entry["image"]))
+            earlier.failed |= "error" in entry
+        except (ValueError, TypeError, KeyError):
+            raise CaptionerError(
+                f"{output} holds something else in line {number}; name another file."
+            ) from None
+        end += len(line)
+    return earlier, end
+
+
+def _locked(descriptor: int) -> bool:
+    """Keep other runs of this program off a file; False if one of them is there already.
+
+    The lock ends with the process, however that ends. Where the system has none, nobody is kept
+    off.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # Windows; some network file systems
+        pass
+    return True
