@@ -20,13 +20,14 @@ be one more parser of untrusted bytes, at some 10 ms a megapixel.
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import stat
 import threading
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ from captioner.errors import (
 from captioner.picture_header import READ, broken, kind_of, read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from PIL import Image, ImageFile
 
@@ -65,6 +66,7 @@ MAX_PIXELS = 50_000_000
 # What serves asks for in `shortest_side_at_least`: twice the encoder's input, and a thumbnail's.
 DECODE_SIDE = 600
 _MAX_SIDE = 65_535  # JPEG's own limit; keeps resizing sane for pictures of one line
+_STRIP_PIXELS = 2**20
 
 _PILLOW_LOCK = threading.Lock()
 
@@ -227,13 +229,43 @@ def _decode_with_opencv(kind: str, data: bytes, jpeg_flags: int) -> NDArray[np.u
         pixels = None
     if pixels is None:
         raise broken(kind)
+    height, width = pixels.shape[:2]
+    return _in_strips(height, width, lambda rows: _rgb_of_bgr(pixels[rows]))
+
+
+def _rgb_of_bgr(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """What OpenCV decodes to (grey, BGR or BGRA, of 8 or 16 bits) -> RGB uint8."""
     if pixels.dtype == np.uint16:
         pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)
     if pixels.ndim == 2:
         return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
     if pixels.shape[2] == 4:
         return _on_white(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA))
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _strips(height: int, width: int) -> Iterator[slice]:
+    """The rows of a picture, some at a time."""
+    step = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, step):
+        yield slice(top, min(top + step, height))
+
+
+def _in_strips(
+    height: int, width: int, rgb_of: Callable[[slice], NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """RGB (height, width, 3) uint8, converted by `rgb_of` some rows at a time.
+
+    All at once, a conversion takes up to 20 bytes a pixel beside what it makes: a gigabyte for 50
+    megapixels.
+    """
+    first, *others = _strips(height, width)
+    if not others:
+        return rgb_of(first)
+    rgb = np.empty((height, width, 3), np.uint8)
+    for rows in (first, *others):
+        rgb[rows] = rgb_of(rows)
+    return rgb
 
 
 def _decode_with_pillow(kind: str, data: bytes, max_pixels: int) -> NDArray[np.uint8]:
@@ -267,36 +299,66 @@ def _decode_with_pillow(kind: str, data: bytes, max_pixels: int) -> NDArray[np.u
 
 
 class _MeteredFile(io.BytesIO):
-    """A file that may be read three times over, since a thousand tags can name one long piece."""
+    """A file that may be read three times over, in two million pieces, and no more.
+
+    A thousand tags can name one long piece; and a BMP or a GIF may consist of pieces of a byte or
+    two, each of which takes a microsecond.
+    """
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
-        self._left = 3 * len(data) + 65_536
+        self._bytes_left = 3 * len(data) + 65_536
+        self._reads_left = 2_000_000
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)
-        self._left -= len(data)
-        if self._left < 0:
-            raise OSError("the file makes its reader read the same bytes again and again")
+        self._bytes_left -= len(data)
+        self._reads_left -= 1
+        if self._bytes_left < 0 or self._reads_left < 0:
+            raise OSError("the file makes its reader work without end")
         return data
 
 
 def _rgb_of(image: Image.Image) -> NDArray[np.uint8]:
     """Any mode of Pillow's -> RGB (height, width, 3) uint8."""
-    if image.mode.startswith("I;16"):
-        grey = cv2.convertScaleAbs(np.asarray(image).astype(np.uint16, copy=False), alpha=1 / 257)
-        return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
-    if image.mode in ("I", "F"):
-        # 32 bits have no agreed black and white: the darkest value is black, the lightest white.
-        values = np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0, neginf=0)
-        values -= values.min()
-        grey = (values * (255 / max(float(values.max()), 1e-9))).round().astype(np.uint8)
-        return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
-    if image.has_transparency_data:
-        rgba = np.array(image.convert("RGBA"))
-        if image.format != "BMP" or rgba[..., 3].any():  # many BMPs leave the fourth byte 0
-            return _on_white(rgba)
-    return np.array(image.convert("RGB"))
+    clear = image.has_transparency_data
+    if clear and image.format == "BMP":  # many BMPs leave the fourth byte 0
+        clear = image.getextrema()[-1] != (0, 0)
+    thirty_two_bits = image.mode in ("I", "F")
+    black, white = _extremes(image) if thirty_two_bits else (0.0, 0.0)
+
+    def convert(rows: slice) -> NDArray[np.uint8]:
+        strip = _strip(image, rows)
+        if image.mode.startswith("I;16"):
+            values = np.asarray(strip).astype(np.uint16, copy=False)
+            grey = cv2.convertScaleAbs(values, alpha=1 / 257)
+            return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
+        if thirty_two_bits:
+            shades = (_finite(strip) - black) * (255 / max(white - black, 1e-9))
+            return cv2.cvtColor(shades.round().astype(np.uint8), cv2.COLOR_GRAY2RGB)
+        if clear:
+            return _on_white(np.array(strip.convert("RGBA")))
+        return np.array(strip.convert("RGB"))
+
+    return _in_strips(image.height, image.width, convert)
+
+
+def _strip(image: Image.Image, rows: slice) -> Image.Image:
+    return image.crop((0, rows.start, image.width, rows.stop))
+
+
+def _extremes(image: Image.Image) -> tuple[float, float]:
+    """The darkest and the lightest value: 32 bits have no other black and white to agree on."""
+    black, white = math.inf, -math.inf
+    for rows in _strips(image.height, image.width):
+        values = _finite(_strip(image, rows))
+        black, white = min(black, float(values.min())), max(white, float(values.max()))
+    return black, white
+
+
+def _finite(image: Image.Image) -> NDArray[np.float64]:
+    """The values of a picture of 32 bits, with 0 for what is no number."""
+    return np.nan_to_num(np.asarray(image).astype(np.float64), copy=False, posinf=0, neginf=0)
 
 
 def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:

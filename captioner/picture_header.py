@@ -18,6 +18,9 @@ READ = ("JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF")
 
 # More pieces than any camera or editor writes: a file of nothing but empty pieces costs no time.
 _MAX_PIECES = 100_000
+# Encoders write about ten scans into a progressive JPEG. For each of them the decoder goes through
+# the whole picture, though it may have but 76 bytes: 20 MB of those would keep it busy for hours.
+_MAX_SCANS = 200
 
 
 class Header(NamedTuple):
@@ -103,6 +106,7 @@ _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 def _read_jpeg(data: bytes) -> Header:
     size = None
     exif = b""
+    one_scan_of = 0  # components that a single scan has to hold
     at = 2
     for _ in range(_MAX_PIECES):
         found = _JPEG_MARKER.search(data, at)
@@ -112,10 +116,14 @@ def _read_jpeg(data: bytes) -> Header:
         if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # these stand alone
             continue
         if marker in (0xD8, 0xD9, 0xDA):  # the scan begins, or nothing comes that could
+            if data[at + 2] != one_scan_of and data.count(b"\xff\xda", at) >= _MAX_SCANS:
+                raise broken("JPEG")
             break
         (length,) = struct.unpack_from(">H", data, at)
         if marker in _JPEG_FRAMES and size is None:
             size = struct.unpack_from(">HH", data, at + 3)
+            if marker in (0xC0, 0xC1, 0xC9):  # sequential: no decoder looks for a second scan
+                one_scan_of = data[at + 7]
         elif marker == 0xE1 and not exif and data[at + 2 : at + 8] == b"Exif\0\0":
             exif = data[at + 8 : at + length]
         at += max(length, 2)

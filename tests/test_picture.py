@@ -31,6 +31,7 @@ from captioner.errors import (
 )
 from captioner.picture import encoder_input, read_picture, thumbnail_jpeg
 from captioner.picture_header import READ, kind_of, read_header
+from tests.picture_files import GREY_8X8, png, saved, tiff
 
 LOSSY = 6.0  # mean difference, in levels of 255, that JPEG and lossy WebP may make
 
@@ -39,12 +40,6 @@ LOSSY = 6.0  # mean difference, in levels of 255, that JPEG and lossy WebP may m
 def photo() -> Image.Image:
     """A real photo, cropped to a shape of which no turn is mistaken for another: (96, 64)."""
     return Image.fromarray(skimage.data.astronaut()[20:276, 120:504]).resize((96, 64))
-
-
-def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def difference(a: object, b: object) -> float:
@@ -64,17 +59,6 @@ def half_transparent(photo: Image.Image) -> Image.Image:
     rgba = photo.convert("RGBA")
     rgba.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 96), (64, 1)).astype(np.uint8)))
     return rgba
-
-
-def png(width: int, height: int, *chunks: tuple[bytes, bytes], data: bytes | None = None) -> bytes:
-    """A grey PNG of the given size, made by hand, with `chunks` before its pixels."""
-    pixels = zlib.compress(bytes((width + 1) * height)) if data is None else data
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    every = [(b"IHDR", header), *chunks, (b"IDAT", pixels), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        for name, body in every
-    )
 
 
 # --- Kinds and modes ------------------------------------------------------------------------------
@@ -473,20 +457,6 @@ def test_png_texts_and_profiles_reach_no_decoder() -> None:
     data = png(8, 8, *chunks, (b"iCCP", b"a\0\0" + bomb), (b"acTL", bytes(8)))
     assert read_header("PNG", data).pixels == png(8, 8)
     assert read_picture(data).shape == (8, 8, 3)
-
-
-def tiff(*entries: tuple[int, int, int, int], rest: bytes = b"") -> bytes:
-    """A little-endian TIFF of one directory; `entries` are (tag, type, count, value)."""
-    directory = struct.pack("<H", len(entries)) + b"".join(
-        struct.pack("<HHII", *e) for e in entries
-    )
-    return b"II*\0\x08\0\0\0" + directory + bytes(4) + rest
-
-
-GREY_8X8 = [
-    (256, 3, 1, 8), (257, 3, 1, 8), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1),
-    (273, 4, 1, 0), (277, 3, 1, 1), (278, 3, 1, 8), (279, 4, 1, 64),
-]  # fmt: skip
 
 
 def test_tiff_by_hand() -> None:
