@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import sqlite3
@@ -102,6 +103,45 @@ def test_damage_that_cannot_be_set_aside(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(HistoryError, match="RELAY_DB"):
         History(tmp_path / "h.db", keep=10).open()
+
+
+def test_what_was_added_is_on_the_disk_itself(tmp_path: Path) -> None:
+    """No power cut takes it: SQLite waits for the disk at each commit, and `add` for the commit."""
+    kept = History(tmp_path / "h.db", keep=10)
+    kept.open()
+    assert kept._connection is not None
+    assert kept._connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    statements: list[str] = []
+    kept._connection.set_trace_callback(statements.append)
+    kept.add(caption())
+    assert statements[-1] == "COMMIT"
+    kept.close()
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_clock_that_jumps_takes_no_number_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    """Numbers go on where a damaged file is replaced, whatever the clock says.
+
+    The last one is known to who wrote it, or else is still to be read, if not all is damaged.
+    """
+    path = tmp_path / "h.db"
+    kept, seen = History(path, keep=10), []
+    for clock in (1_800_000_000, 1_500_000_000, 86_400, 1_900_000_000, 0):
+        monkeypatch.setattr("SocketIO_server.history.time.time", lambda clock=clock: clock)
+        with contextlib.suppress(HistoryError):  # that the damage was found
+            kept.add(caption("long " * 150))
+        seen += [kept.add(caption("long " * 150))[0] for _ in range(5)]
+        kept.close()
+        content = path.read_bytes()
+        pages = [content[start : start + 4096] for start in range(0, len(content), 4096)]
+        damaged = [b"?" * 4096 if not restarted or b"long" in page else page for page in pages]
+        path.write_bytes(b"".join(damaged))
+        if restarted:
+            kept = History(path, keep=10)
+    assert seen == sorted(set(seen))
+    assert seen[5:] != [number + 1 for number in seen[4:-1]], "nothing was ever damaged"
 
 
 def test_a_locked_file_is_waited_for_only_briefly(tmp_path: Path) -> None:
