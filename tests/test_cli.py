@@ -154,19 +154,43 @@ class TestOutput:
         assert [len(captioner.asked) for captioner in loaded] == [1, 2]
         assert capsys.readouterr() == ("", "")
 
-    @pytest.mark.parametrize("kept", [1, 20, -1])
-    def test_a_half_written_line_is_done_again(
-        self, loaded: list[StandIn], album: Path, kept: int
+    def test_a_picture_is_the_same_however_its_path_is_written(
+        self, loaded: list[StandIn], album: Path
+    ) -> None:
+        self.run("album/b.JPG", "./album/b.JPG", str(album / "b.JPG"))
+        self.run(".//album/../album", str(album))
+        assert [Path(entry["image"]).name for entry in self.entries()] == [
+            "b.JPG", "a.png", "c.webp",
+        ]  # fmt: skip
+
+    def test_wherever_a_kill_has_cut_the_file_off_the_rest_is_done(
+        self, loaded: list[StandIn], album: Path
     ) -> None:
         self.run("album")
         whole = Path("captions.jsonl").read_bytes()
-        lines = whole.splitlines(keepends=True)
-        Path("captions.jsonl").write_bytes(b"".join(lines[:-1]) + lines[-1][:kept])
-        assert self.run("album") == 1
-        assert Path("captions.jsonl").read_bytes() == whole
-        assert loaded[-1].asked[0][0] == "album/beach/c.webp"
+        for end in range(len(whole)):
+            Path("captions.jsonl").write_bytes(whole[:end])
+            assert self.run("album") == 1
+            assert Path("captions.jsonl").read_bytes() == whole
+            assert len(loaded[-1].asked) == 3 - whole[:end].count(b"\n")
 
-    @pytest.mark.parametrize("content", ["Dear diary,\n", "[1]\n", '{"a": 1}\n', '"x"\n'])
+    def test_two_at_once_do_not_get_in_each_others_way(
+        self, loaded: list[StandIn], album: Path, capsys: Output
+    ) -> None:
+        fcntl = pytest.importorskip("fcntl")
+        self.run("album/b.JPG")
+        content = Path("captions.jsonl").read_bytes()
+        with Path("captions.jsonl").open("a") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            assert self.run("album") == 1
+        assert "Another captioner is writing captions.jsonl" in capsys.readouterr().err
+        assert Path("captions.jsonl").read_bytes() == content
+        assert self.run("album") == 1
+        assert len(self.entries()) == 3
+
+    @pytest.mark.parametrize(
+        "content", ["Dear diary,\n", "Dear diary,", "[1]\n", '{"a": 1}\n', '{"a": 1}', '"x"\n']
+    )
     def test_other_files_are_left_alone(
         self, loaded: list[StandIn], album: Path, capsys: Output, content: str
     ) -> None:
