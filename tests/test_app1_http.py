@@ -539,14 +539,42 @@ class TestBadRequests:
         problem_of(response)
         assert status != 405 or response.headers["Allow"]
 
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"},
+            {"Origin": "http://localhost:8000", "Sec-Fetch-Site": "same-site"},
+            {"Origin": "null", "Sec-Fetch-Site": "cross-site"},  # a sandboxed frame, a data: URL
+            {"Origin": "http://localhost:8000"},  # a browser without Sec-Fetch-Site
+            {"Origin": "null"},
+        ],
+    )
     def test_a_page_of_another_site(
-        self, client: FlaskClient, send: Send, relay: Relay, picture: Callable[..., bytes]
-    ) -> None:
-        for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
-            response = send(client, (picture(), "a.jpg"), headers=headers)
-            assert response.status_code == 403
-            problem_of(response)
-        assert relay.events == []
+        self, client: FlaskClient, send: Send, relay: Relay, parts: App1,
+        picture: Callable[..., bytes], headers: dict[str, str],
+    ) -> None:  # fmt: skip
+        """Not one of the routes that change something does so for it."""
+        own = send(client, (picture(), "a.jpg"), headers={"Sec-Fetch-Site": "same-origin"}).json
+        assert own
+        before = list(relay.events)
+        token = own["delete_token"]
+        for path in ("/", "/api/captions"):
+            assert send(client, (picture(), "b.jpg"), to=path, headers=headers).status_code == 403
+        delete = {"id": own["id"], "delete_token": token}
+        assert client.post("/delete", data=delete, headers=headers).status_code == 403
+        response = client.delete(
+            f"/api/captions/{own['id']}", headers={**headers, "Authorization": f"Bearer {token}"}
+        )
+        assert response.status_code == 403
+        problem_of(response)
+        changing = {
+            (rule.rule, method)
+            for rule in client.application.url_map.iter_rules()
+            for method in (rule.methods or set()) - {"GET", "HEAD", "OPTIONS"}
+        }
+        assert len(changing) == 4, "those above"
+        assert relay.events == before
+        assert len(parts.outbox) == 0
 
     def test_another_name_for_this_machine(
         self, client: FlaskClient, send: Send, relay: Relay, picture: Callable[..., bytes]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import io
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -337,6 +338,70 @@ def test_form_remains_without_javascript(open_browser: Callable[..., Chromium], 
     assert page.one("#image").is_displayed()
     assert page.one(".without-script button").text == "Caption"
     assert not page.driver.find_element("id", "choose").is_displayed()
+
+
+ATTACK = """
+    const [target, done] = arguments;
+    const form = new FormData();
+    form.append("image", new File([Uint8Array.of(255, 216, 255)], "evil.jpg"));
+    const requests = [
+      fetch(`${target}api/captions`, {method: "POST", mode: "no-cors", body: form}),
+      fetch(target, {method: "POST", mode: "no-cors", body: form}),
+      fetch(`${target}delete`, {method: "POST", mode: "no-cors", body: form}),
+      fetch(`${target}api/captions/1`, {method: "DELETE"}),
+    ];
+    const frame = document.createElement("iframe");
+    frame.name = "hidden";
+    document.body.append(frame);
+    const plain = Object.assign(document.createElement("form"),
+      {method: "post", action: target, target: "hidden", enctype: "multipart/form-data"});
+    const input = Object.assign(document.createElement("input"), {type: "file", name: "image"});
+    const transfer = new DataTransfer();
+    transfer.items.add(form.get("image"));
+    input.files = transfer.files;
+    plain.append(input);
+    document.body.append(plain);
+    const loaded = new Promise((resolve) => frame.addEventListener("load", resolve));
+    plain.submit();
+    Promise.allSettled([...requests, loaded]).then((all) => done(all.map(({status}) => status)));
+"""
+
+
+@pytest.fixture
+def evil() -> Iterator[str]:
+    """The address of a page of somebody else's, on 127.0.0.1."""
+    server = make_server("127.0.0.1", 0, Flask("evil", static_folder=None), threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_page_of_another_site_can_post_and_delete_nothing(
+    browser: Chromium, start_server: Callable[..., Any], free_port: Callable[[], int],
+    tiny_model: Path, evil: str, host: str,
+) -> None:  # fmt: skip
+    """From another name (cross-site), and from another port of the same name (same-site)."""
+    port = free_port()
+    app1 = f"http://{host}:{port}/"
+    start_server("app1", APP1_PORT=port, CAPTIONER_MODEL=tiny_model, RELAY_PORT=9)
+    browser.open(evil)
+    browser.driver.set_script_timeout(30)
+    outcomes = browser.driver.execute_async_script(ATTACK, app1)
+    assert outcomes == ["fulfilled"] * 3 + ["rejected", "fulfilled"], "sent, but for the DELETE"
+    with urllib.request.urlopen(f"{app1}metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    answers = {line for line in lines if line.startswith("app1_http_requests_total")}
+    assert answers == {
+        'app1_http_requests_total{route="/api/captions",status="403"} 1.0',
+        'app1_http_requests_total{route="/",status="403"} 2.0',
+        'app1_http_requests_total{route="/delete",status="403"} 1.0',
+        # the browser asked whether it may send a DELETE, and was not told that it may
+        'app1_http_requests_total{route="/api/captions/<id_>",status="200"} 1.0',
+    }
 
 
 # --- the wall ------------------------------------------------------------------------------------
