@@ -40,27 +40,34 @@ class BoundedSocket(engineio.socket.Socket):
     """A client's connection that is cut when the client does not take what waits for it.
 
     Attributes:
-        waiting: bytes that were sent to the client and that the network has not taken yet.
+        sent: bytes for the client since it connected,
+        written: and those of them that the network has taken.
     """
 
     def __init__(self, server: Any, sid: str) -> None:
         super().__init__(server, sid)
-        self.waiting = 0
-        self._handed = 0  # bytes of them that are being written
+        self.sent = self.written = 0
+        self._handed = 0  # bytes that are being written
         self._lock = threading.Lock()
         self._websocket: Any = None
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that the network has not taken yet."""
+        return self.sent - self.written
 
     def send(self, pkt: Any) -> None:
         """Put a packet into the queue, without waiting; or cut the connection."""
         if not self.closed and self.waiting > MAX_WAITING:
             self.cut(TOO_SLOW)
             return
-        self._count(_size(pkt))
+        with self._lock:
+            self.sent += _size(pkt)
         super().send(pkt)
 
     def poll(self) -> list[Any]:
         """Wait for packets to write. Whoever asks for more has written those it got before."""
-        self._count(-self._handed)
+        self.written += self._handed
         self._handed = 0
         packets: list[Any] = super().poll()
         self._handed = sum(map(_size, packets))
@@ -75,7 +82,7 @@ class BoundedSocket(engineio.socket.Socket):
         with suppress(self.server.get_queue_empty_exception()):
             while True:
                 self.queue.get(block=False)
-        self.waiting = self._handed = 0
+        self.written, self._handed = self.sent, 0
         self.close(wait=False, abort=True, reason=reason)
         # eventlet's WebSocket has its socket, engineio's one for threads and gevent a WebSocket
         websocket = getattr(self._websocket, "ws", self._websocket)
@@ -83,10 +90,6 @@ class BoundedSocket(engineio.socket.Socket):
         if connection is not None:
             with suppress(OSError):  # wakes who waits to write to it or to read from it
                 connection.shutdown(socket.SHUT_RDWR)
-
-    def _count(self, size: int) -> None:
-        with self._lock:
-            self.waiting += size
 
     def _websocket_handler(self, ws: Any) -> Any:
         self._websocket = ws
@@ -99,9 +102,9 @@ def _size(packet: Any) -> int:
     return len(data) if isinstance(data, (str, bytes)) else 0
 
 
-def bound_waiting() -> None:
+def bound_waiting(kind: type[BoundedSocket] = BoundedSocket) -> None:
     """Let every Engine.IO server of this process bound what waits for a client."""
-    engineio.socket.Socket = BoundedSocket
+    engineio.socket.Socket = kind
 
 
 def bound_disconnect(eio: Any) -> None:

@@ -152,9 +152,14 @@ class Relay:
         """Bytes that the network has not taken yet, over all clients."""
         return sum(s.waiting for s in list(self.socketio.server.eio.sockets.values()))
 
-    def busy(self) -> bool:
-        """Whether a message is not answered yet, or an answer not on its way."""
-        return bool(self._handling) or self.waiting() > 0
+    def answering(self) -> bool:
+        """Whether a message was taken that is not answered yet."""
+        return bool(self._handling)
+
+    def is_taken(self) -> Callable[[], bool]:
+        """A function that says whether the network has taken what waits for clients now."""
+        marks = [(s, s.sent) for s in list(self.socketio.server.eio.sockets.values())]
+        return lambda: all(s.closed or s.written >= sent for s, sent in marks)
 
     # Connections
 

@@ -153,8 +153,11 @@ def _drain(relay: Relay) -> None:
     until = time.monotonic() + DRAIN_SECONDS
     relay.socketio.sleep(0.2)  # for /readyz to be asked: whoever sends here can go elsewhere
     relay.closed = True
-    relay.socketio.sleep(0.05)  # for what just came to be answered
-    while relay.busy() and time.monotonic() < until:
+    while relay.answering() and time.monotonic() < until:
+        relay.socketio.sleep(0.02)
+    relay.socketio.sleep(0.05)  # for the last answer to be put with what waits
+    is_taken = relay.is_taken()
+    while not is_taken() and time.monotonic() < until:
         relay.socketio.sleep(0.02)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,10 +12,14 @@ from typing import Any
 
 import psutil
 import pytest
+import websocket
 
+from captioner.settings import Settings
+from SocketIO_server import async_modes
+from SocketIO_server.application import create_app
 from SocketIO_server.bounds import MAX_WAITING
 from SocketIO_server.events import PIECE_BYTES
-from tests.relay_support import JPEG, TOKEN, Relay, WireClient, numbers
+from tests.relay_support import JPEG, TOKEN, Relay, WireClient, numbers, wait_until
 
 StartRelay = Callable[..., Relay]
 Connect = Callable[..., WireClient]
@@ -124,3 +130,61 @@ def test_many_captions_at_once_cut_nobody_off(start_relay: StartRelay, connect: 
     live = reading.result(60)
     assert live == list(range(1, 101))
     assert relay.metric("relay_clients_dropped_total") == 0
+
+
+# Its last seconds
+
+
+def test_a_relay_that_stops_is_first_not_ready_and_then_closed(
+    settings_of: Callable[..., Settings],
+) -> None:
+    settings = settings_of(RELAY_ASYNC_MODE="threading", RELAY_TOKEN=TOKEN)
+    async_modes.prepare(settings)
+    app = create_app(settings)
+    relay = app.extensions["relay"]
+    publisher = app.extensions["socketio"].test_client(app, auth=PUBLISHER)
+    relay.stopping = True
+    assert app.test_client().get("/readyz").status_code == 503
+    assert publisher.emit("predict", {"caption": "a"}, callback=True) == {"ok": True, "seq": 1}
+    relay.closed = True
+    answer = publisher.emit("predict", {"caption": "b"}, callback=True)
+    assert (answer["ok"], answer["retry"]) == (False, True)
+    assert relay.history.last_seq() == 1
+    relay.history.close()
+
+
+@pytest.mark.parametrize("mode", ["eventlet", "threading"])
+def test_what_was_accepted_before_the_end_is_acknowledged(
+    start_relay: StartRelay, connect: Connect, mode: str
+) -> None:
+    """SIGTERM while captions pour in: the history holds what was acknowledged, and nothing else."""
+    relay = start_relay(RELAY_ASYNC_MODE=mode)
+    publisher = connect(relay, PUBLISHER)
+    viewer = connect(relay)
+    viewer.history()
+
+    with ThreadPoolExecutor() as pool:
+        live, ended = pool.submit(viewer.rest), pool.submit(publisher.rest)
+
+        def pour() -> int:
+            sent = 0
+            with contextlib.suppress(OSError, websocket.WebSocketException):
+                while not ended.done():
+                    if sent - len(publisher.acks) < 50:
+                        sent = publisher.send("predict", {"caption": "a"})
+                    else:
+                        time.sleep(0.001)
+            return sent
+
+        sent = pool.submit(pour)
+        wait_until(lambda: len(publisher.acks) > 100)
+        assert relay.stop() == 0
+    taken = [answer["seq"] for answer in publisher.acks.values() if answer["ok"]]
+    refused = [answer for answer in publisher.acks.values() if not answer["ok"]]
+    assert taken == list(range(1, 1 + len(taken)))
+    assert all(answer["retry"] for answer in refused)
+    assert len(taken) > 100
+    assert len(taken) + len(refused) <= sent.result()
+    relay.start()
+    assert numbers(connect(relay, {"last_seq": 0}).history()) == taken
+    assert [data["seq"] for _, data in live.result()] == taken
