@@ -1,7 +1,8 @@
 """What the two page servers share: design, security headers, addresses of each other.
 
 Not a server itself: `app1/` and `app2/` each build their own Flask app and call `share_pages` on
-it. `static/` holds the design tokens, the fonts, the favicon and the scripts that both pages use.
+it. `static/` holds the design tokens, the fonts, the favicon and the scripts that both pages use,
+`templates/` what their templates share.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def share_pages(
     camera: bool = False,
     connect: Callable[[], Iterable[str]] = tuple,
 ) -> None:
-    """Give `app` the shared static files (at `/shared/`) and strict security headers.
+    """Give `app` the shared templates, static files (at `/shared/`) and strict security headers.
 
     A view that sets one of these headers itself is left alone. Requests for a host that is not ours
     are answered with 421.
@@ -41,7 +42,13 @@ def share_pages(
             as the Content-Security-Policy writes them.
     """
     app.register_blueprint(
-        Blueprint("shared", __name__, static_folder="static", static_url_path="/shared")
+        Blueprint(
+            "shared",
+            __name__,
+            static_folder="static",
+            static_url_path="/shared",
+            template_folder="templates",
+        )
     )
 
     @app.before_request

@@ -176,7 +176,8 @@ def test_photos_show_at_once_and_captions_follow_in_order(
     page.wait_texts(".caption", ["A dog's ball.", "A cat's ball."])
     assert [name for name, _ in api.uploads] == ["dog.png", "cat.png"]
     assert page.texts(".card:first-child .others li") == ["a dog  25%"]
-    assert page.texts(".card:first-child .probability") == ["Probability 50%"]
+    assert page.texts(".card:first-child .verdict") == ["Fairly sure:"]
+    assert page.texts(".card:first-child .average") == ["50% a word on average"]
     assert page.texts(".card:first-child .published") == ["On the wall."]
     assert page.texts("#announcer") == ["cat.png: A cat's ball."]
     assert page.complaints(EXPECTED_404) == []
@@ -289,9 +290,13 @@ def test_exif_orientation_is_followed(page: Chromium, tmp_path: Path) -> None:
 def test_doubt_and_a_relay_that_is_away_are_told(page: Chromium, api: Api, tmp_path: Path) -> None:
     api.confident, api.published = False, "queued"
     choose(page, photo(tmp_path, "dog.png"))
-    assert page.one(".unsure").text == "Not sure"
+    assert page.one(".verdict").get_attribute("textContent").strip() == "Not sure:"
+    assert page.one(".frame img").get_attribute("alt") == "Not sure: A dog's ball."
+    explanation = page.one(".sureness")
+    explanation.find_element("tag name", "summary").click()
+    assert "not the chance that the caption is right" in explanation.text
     assert "will appear on the wall when it is back" in page.one(".published").text
-    assert page.texts("#announcer") == ["dog.png: A dog's ball. The model is not sure."]
+    assert page.texts("#announcer") == ["dog.png: Not sure: A dog's ball."]
 
 
 def test_delete_takes_the_photo_off_every_screen(page: Chromium, api: Api, tmp_path: Path) -> None:
@@ -303,6 +308,58 @@ def test_delete_takes_the_photo_off_every_screen(page: Chromium, api: Api, tmp_p
     assert page.texts("#announcer") == ["Deleted from every screen."]
     focused = "return document.activeElement.closest('.card')?.querySelector('.name').textContent"
     assert page.run(focused) == "cat.png"  # the focus is not lost
+
+
+def test_what_this_tab_sent_can_be_deleted_after_a_reload(
+    page: Chromium, api: Api, tmp_path: Path
+) -> None:
+    assert not page.all("#earlier")[0].is_displayed()
+    choose(page, *(photo(tmp_path, f"{name}.png") for name in ("dog", "cat", "cow")))
+    page.wait_texts(".caption", [f"A {name}'s ball." for name in ("dog", "cat", "cow")])
+    page.all(".remove")[1].click()
+    page.wait(lambda: len(page.all(".card")) == 2)
+    stored = page.run("return JSON.parse(sessionStorage.getItem('sent'))")
+    assert [set(one) for one in stored] == [{"id", "delete_token", "caption", "at"}] * 2
+
+    page.open(api.url)
+    page.wait_texts("#earlier .text", ["A cow's ball.", "A dog's ball."])
+    page.all("#earlier button")[1].click()
+    page.wait_texts("#earlier .text", ["A cow's ball."])
+    assert page.texts("#announcer") == ["Deleted from every screen."]
+    assert [id_ for id_, _ in api.deleted] == ["id-2", "id-1"]
+    assert api.deleted[1] == ("id-1", "Bearer secret")
+    page.open(api.url)
+    page.one("#earlier button").click()
+    page.wait(lambda: not page.all("#earlier")[0].is_displayed())
+    assert page.run("return sessionStorage.getItem('sent')") == "[]"
+    assert page.complaints(EXPECTED_404) == []
+
+
+def test_what_a_tab_sent_is_bounded_and_no_other_tabs_business(page: Chromium, api: Api) -> None:
+    keep = """const [caption, done] = arguments;
+        import("/static/sent.js").then(({keepSent, allSent}) => {
+          for (let i = 0; i < 60; i += 1) keepSent({id: `${i}`, delete_token: "secret", caption});
+          done(allSent().map(({id}) => id));
+        });"""
+    kept = page.driver.execute_async_script(keep, HOSTILE)
+    assert kept == [str(i) for i in range(10, 60)]
+    page.open(api.url)
+    page.wait_texts("#earlier .text", [HOSTILE] * 50)
+    assert page.driver.title.startswith("Caption a photo")
+
+    first = page.driver.current_window_handle
+    page.driver.switch_to.new_window("tab")
+    page.open(api.url)
+    page.one("#choose")
+    assert page.texts("#earlier .text") == []
+    page.driver.close()
+    page.driver.switch_to.window(first)
+    page.run("""const aged = JSON.parse(sessionStorage.getItem("sent"));
+        for (const one of aged) one.at -= 86400000;
+        sessionStorage.setItem("sent", JSON.stringify(aged));""")
+    page.open(api.url)
+    page.one("#choose")
+    assert page.texts("#earlier .text") == []
 
 
 def test_names_are_shown_as_they_are(page: Chromium, tmp_path: Path) -> None:
@@ -497,11 +554,13 @@ def test_a_photo_appears_when_work_begins_and_its_caption_when_it_is_ready(
     screen.wait_texts(CAPTIONS, ["a dog", "an older one"])
     newest = ".piece:first-child "
     assert screen.texts(newest + ".name") == ["dog.jpg"]
-    assert screen.texts(newest + ".probability") == ["Probability 50%"]
+    assert screen.texts(newest + ".average") == ["50% a word on average"]
     assert screen.texts(newest + ".others li") == ["a cat 20%"]
-    assert screen.one(newest + ".unsure").text == "Not sure"
+    assert screen.one(newest + ".verdict").get_attribute("textContent").strip() == "Not sure:"
+    parts = "return [...arguments[0].querySelectorAll('.verdict, .caption')].map(e => e.className)"
+    assert screen.run(parts, screen.all(".piece")[0]) == ["verdict", "caption"], "heard first"
     assert screen.one(newest + "time").get_attribute("datetime") == "2026-01-31T12:00:00Z"
-    assert screen.texts("#announcer") == ["a dog. Not sure."]
+    assert screen.texts("#announcer") == ["Not sure: a dog."]
     big, small = (piece.size["width"] for piece in screen.all(".piece"))
     assert big > 2 * small
     assert screen.complaints() == []
@@ -619,7 +678,7 @@ def test_new_captions_are_read_aloud_on_demand(
     screen.one("#aloud").click()
     wall.publish("read")
     screen.wait(
-        lambda: screen.run("return spoken") == ["New captions are read aloud.", "read"], "not read"
+        lambda: screen.run("return spoken") == ["New captions are read aloud.", "read."], "not read"
     )
     screen.open(wall.url())  # the choice is remembered, and the history is not news
     screen.wait_texts(CAPTIONS, ["read", "not read"])

@@ -1,9 +1,10 @@
 // The upload page: takes photos in (choose, drop, paste, camera), captions them one after the other
 // through /api/captions, and shows each on a card of its own. All text goes in as text nodes.
 
-import { ended, percent } from "../shared/format.js";
+import { percent, readOut, showSureness } from "../shared/format.js";
 import { showAttention, whereItLooked } from "./attention.js";
 import { hasCamera, openCamera } from "./camera.js";
+import { allSent, dropSent, keepSent } from "./sent.js";
 import { shrink } from "./shrink.js";
 
 const API = new URL("../api/captions", import.meta.url);
@@ -178,15 +179,12 @@ class Card {
     this.answer = answer;
     this.showState("done", "");
     const photo = this.part("frame").querySelector("img");
-    if (photo) photo.alt = answer.caption;
+    if (photo) photo.alt = readOut(answer);
     this.part("caption").textContent = answer.caption;
     this.part("caption").hidden = false;
-    this.part("unsure").hidden = answer.confident !== false;
-    const [best, ...others] = answer.candidates ?? [];
-    this.part("probability").textContent = best ? `Probability ${percent(best.probability)}` : "";
-    this.part("sureness").hidden = false;
+    showSureness(this.root, answer);
     this.showWords(answer.caption, answer.words ?? []);
-    this.showOthers(others);
+    this.showOthers((answer.candidates ?? []).slice(1));
     const published = this.part("published");
     published.textContent =
       answer.published === "queued"
@@ -195,8 +193,8 @@ class Card {
     published.hidden = false;
     this.part("copy").hidden = false;
     this.part("remove").textContent = "Delete from every screen";
-    const doubt = answer.confident === false ? " The model is not sure." : "";
-    announce(`${this.file.name}: ${ended(answer.caption)}${doubt}`);
+    keepSent(answer);
+    announce(`${this.file.name}: ${readOut(answer)}`);
   }
 
   /** The caption again, word by word: each with its probability, and the veil on hover, focus or tap. */
@@ -332,6 +330,7 @@ function placeWords(caption, words) {
   return places;
 }
 
+/** Off every screen; what this tab remembers of it goes too. */
 async function requestDeletion({ id, delete_token: token }) {
   let response;
   try {
@@ -346,6 +345,35 @@ async function requestDeletion({ id, delete_token: token }) {
     const body = await response.json().catch(() => null);
     throw Refusal.from(response.status, body, response.headers.get("Retry-After"));
   }
+  dropSent(id);
+}
+
+/** What this tab sent before the page was loaded again: without its photos, but still to be deleted. */
+function showEarlier() {
+  const section = byId("earlier");
+  const list = section.querySelector("ul");
+  for (const answer of allSent()) {
+    const row = byId("earlier-row").content.firstElementChild.cloneNode(true);
+    const button = row.querySelector("button");
+    row.querySelector(".text").textContent = answer.caption;
+    button.addEventListener("click", async () => {
+      button.disabled = true;
+      try {
+        await requestDeletion(answer);
+      } catch (refusal) {
+        button.disabled = false;
+        showMessage(refusal.message);
+        return;
+      }
+      const next = row.nextElementSibling ?? row.previousElementSibling;
+      row.remove();
+      section.hidden = list.childElementCount === 0;
+      (next?.querySelector("button") ?? byId("choose")).focus();
+      announce("Deleted from every screen.");
+    });
+    list.prepend(row); // the newest first
+  }
+  section.hidden = list.childElementCount === 0;
 }
 
 // One after the other, so that the first caption comes soon and the server's queue stays free.
@@ -444,6 +472,7 @@ acceptChoice();
 acceptCamera();
 acceptDrop();
 acceptPaste();
+showEarlier();
 for (const element of document.querySelectorAll(".with-script, .ways")) element.hidden = false;
 for (const element of document.querySelectorAll(".without-script")) element.hidden = true;
 document.documentElement.classList.add("scripted");

@@ -1,7 +1,7 @@
 // One photo with its label on the wall, made from the page's template. Captions, names and pictures come
 // from anybody who may publish: text goes in as text nodes, and a picture only as an image.
 
-import { baseName, clockTime, percent } from "../shared/format.js";
+import { baseName, clockTime, percent, showSureness } from "../shared/format.js";
 
 const template = document.getElementById("piece");
 const pictures = new WeakMap(); // element -> object URL to let go of
@@ -29,10 +29,9 @@ export function updatePiece(element, entry) {
     failed: entry.error || "No caption came of this photo.",
     done: entry.caption,
   }[entry.state];
-  const [best, ...others] = Array.isArray(entry.candidates) ? entry.candidates : [];
-  part("unsure").hidden = entry.confident !== false;
-  part("probability").textContent = isProbability(best) ? `Probability ${percent(best.probability)}` : "";
-  part("others").replaceChildren(...others.filter(isProbability).slice(0, 3).map(makeCandidate));
+  const candidates = Array.isArray(entry.candidates) ? entry.candidates.filter(isProbability) : [];
+  showSureness(element, { ...entry, candidates });
+  part("others").replaceChildren(...candidates.slice(1, 4).map(makeCandidate));
 }
 
 /** Let go of what the element holds; it is about to leave the wall. */

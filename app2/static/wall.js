@@ -2,7 +2,7 @@
 // What is known lies in entries.js, how one photo looks in piece.js.
 
 import { canSpeak, isAloud, say, setAloud } from "./aloud.js";
-import { baseName, ended } from "../shared/format.js";
+import { baseName, readOut } from "../shared/format.js";
 import { Entries } from "./entries.js";
 import { makePiece, releasePiece, updatePiece } from "./piece.js";
 
@@ -147,8 +147,8 @@ function connect() {
   socket.on("prediction", (caption) => {
     const entry = entries.add(caption);
     if (!entry) return;
-    announce(`${ended(entry.caption)}${entry.confident === false ? " Not sure." : ""}`);
-    say(entry.caption);
+    announce(readOut(entry));
+    say(readOut(entry));
     render();
   });
   socket.on("captioning", (begun) => {

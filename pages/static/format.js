@@ -1,4 +1,4 @@
-// Numbers, names and times as both pages show them, and pictures as they arrive. Touches no element.
+// Numbers, names, times and doubts as both pages show them.
 
 /** A probability in words for a person: 0.873 -> "87%"; never a false "0%" or "100%". */
 export function percent(probability) {
@@ -6,6 +6,23 @@ export function percent(probability) {
   if (value > 0 && value < 1) return "<1%";
   if (value > 99 && value < 100) return ">99%";
   return `${Math.round(value)}%`;
+}
+
+/** Show on a caption's element how sure the model is; parts as in pages/templates/sureness.html. */
+export function showSureness(element, { confident, candidates }) {
+  const verdict = element.querySelector(".verdict");
+  verdict.hidden = typeof confident !== "boolean";
+  verdict.dataset.confident = confident;
+  verdict.firstChild.data = confident ? "Fairly sure" : "Not sure";
+  const probability = candidates?.[0]?.probability;
+  const known = typeof probability === "number";
+  element.querySelector(".sureness").hidden = !known;
+  element.querySelector(".average").textContent = known ? `${percent(probability)} a word on average` : "";
+}
+
+/** A caption for reading out, the doubt before it: "Not sure: A dog." */
+export function readOut({ caption, confident }) {
+  return `${confident === false ? "Not sure: " : ""}${ended(caption)}`;
 }
 
 /** The last part of a path of any system: "C:\\photos\\dog.jpg" -> "dog.jpg". */
@@ -22,7 +39,7 @@ export function clockTime(iso, now = new Date()) {
   return moment.toLocaleString([], { ...day, hour: "numeric", minute: "2-digit" });
 }
 
-/** For reading out: with a full stop, unless it ends in one. */
-export function ended(text) {
+/** With a full stop, unless it ends in one. */
+function ended(text) {
   return /[.!?]$/.test(text) ? text : `${text}.`;
 }
