@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flask
 from flask_socketio import ConnectionRefusedError as Refused
@@ -31,6 +31,9 @@ from SocketIO_server import bounds, messages
 from SocketIO_server.history import History, HistoryError
 from SocketIO_server.messages import Message, MessageError
 from SocketIO_server.metrics import Metrics
+
+if TYPE_CHECKING:
+    from SocketIO_server.redis_history import RedisHistory
 
 log = logging.getLogger("relay")
 
@@ -92,11 +95,15 @@ class Relay:
     """
 
     def __init__(
-        self, socketio: SocketIO, history: History, lock: AbstractContextManager[Any], token: str
+        self,
+        socketio: SocketIO,
+        history: History | RedisHistory,
+        lock: AbstractContextManager[Any],
+        token: str,
     ) -> None:
         self.history = history
         self.lock = lock
-        self.history_lock = lock  # to be held around every call of `history`
+        self.history_lock = lock  # around every call of `history` outside
         self.metrics = Metrics()
         self.stopping = False  # not ready any more
         self.closed = False  # takes no more messages either
@@ -368,14 +375,17 @@ class Relay:
         return {"ok": True, "seq": seq}
 
     def _captioning(self, sid: str, message: Message) -> Answer:
-        identifier = message.fields["id"]
         with self.lock:
-            if not self.history.knows(identifier):  # else nothing will follow that ends the waiting
-                while len(self._in_progress) >= MAX_IN_PROGRESS:
-                    del self._in_progress[next(iter(self._in_progress))]
-                self._in_progress[identifier] = (sid, message.payload())
-                self._broadcast("captioning", message.payload())
+            # else nothing will follow that ends the waiting
+            if not self.history.knows(message.fields["id"]):
+                self._tell_work(self._owner(sid), message.payload())
         return {"ok": True}
+
+    def _tell_work(self, owner: str, told: dict[str, Any]) -> None:
+        while len(self._in_progress) >= MAX_IN_PROGRESS:
+            del self._in_progress[next(iter(self._in_progress))]
+        self._in_progress[told["id"]] = (owner, told)
+        self._broadcast("captioning", told)
 
     def _captioning_failed(self, _sid: str, message: Message) -> Answer:
         with self.lock:
@@ -384,15 +394,17 @@ class Relay:
         return {"ok": True}
 
     def _forget(self, _sid: str, message: Message) -> Answer:
-        identifier = message.fields["id"]
         with self.lock:
-            self.history.forget(identifier)
-            self._in_progress.pop(identifier, None)
-            self._broadcast("forget", {"id": identifier})
-            for client in list(self._clients.values()):
-                if client.viewer and not client.live:
-                    client.missed.append(identifier)
+            self.history.forget(message.fields["id"])
+            self._tell_forget(message.fields["id"])
         return {"ok": True}
+
+    def _tell_forget(self, identifier: str) -> None:
+        self._in_progress.pop(identifier, None)
+        self._broadcast("forget", {"id": identifier})
+        for client in list(self._clients.values()):
+            if client.viewer and not client.live:
+                client.missed.append(identifier)
 
     def _unknown(self, _sid: str, _message: Message) -> Answer:
         return _no("The relay knows no such event.")

@@ -172,7 +172,7 @@ class History:
 
         Args:
             limit: captions at most.
-            max_bytes: stop after the caption that takes the sum of the thumbnails beyond this.
+            max_bytes: stop after the caption that takes the sum of their sizes beyond this.
             words: each of them, in lower case, has to begin a word of the caption.
         """
         captions: list[dict[str, Any]] = []
@@ -190,7 +190,7 @@ class History:
                 except ValueError:  # it keeps its place, so that counting and paging go on
                     message = Message({"caption": "(This caption is damaged on the disk.)"})
                 captions.append(message.payload(seq=number))
-                size += len(data or b"")
+                size += len(data or b"") + len(fields.encode())
         return captions, False
 
     def before_last(self, count: int, words: Iterable[str] = (), before: int = 2**62) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import redis
 import socketio
 import websocket
 
@@ -79,6 +81,38 @@ class Relay:
         """One of its figures for Prometheus."""
         lines = self.get("/metrics")[2].splitlines()
         return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
+
+
+class Redis:
+    """A Redis server on a port of its own, with its files in `folder`."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        folder.mkdir()
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._command = [
+            *("redis-server", "--port", str(self.port), "--bind", "127.0.0.1"),
+            *("--dir", str(folder), "--save", "", "--maxmemory-policy", "noeviction"),
+            *("--appendonly", "yes", "--appendfsync", "always", *options),
+        ]
+        self.client = redis.Redis.from_url(self.url)
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        wait_until(self.answers)
+
+    def answers(self) -> bool:
+        assert self.process.poll() is None, "Redis has ended"
+        try:
+            return bool(self.client.ping())
+        except redis.ConnectionError:  # not yet, or not yet loaded
+            return False
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.kill()
+        self.process.wait()
 
 
 class Client:

@@ -73,7 +73,7 @@ def test_pieces_end_at_the_limit_of_bytes(tmp_path: Path) -> None:
     kept = History(tmp_path / "h.db", keep=10)
     for _ in range(4):
         kept.add(caption(thumbnail=JPEG))
-    pieces = [kept.after(seq, 10, max_bytes=len(JPEG) + 1) for seq in (0, 2)]
+    pieces = [kept.after(seq, 10, max_bytes=len(JPEG) + 99) for seq in (0, 2)]
     assert [[c["seq"] for c in captions] for captions, _ in pieces] == [[1, 2], [3, 4]]
     assert [more for _, more in pieces] == [True, False]
     assert len(kept.after(0, 10, max_bytes=0)[0]) == 1  # never none, else nobody gets on
