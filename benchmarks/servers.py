@@ -1,0 +1,190 @@
+"""The three servers as processes of their own, for benchmarks: started, watched, stopped."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import websocket
+
+from captioner.settings import PREFIXES
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = {"relay": "SocketIO_server/server.py", "app1": "app1/app.py", "app2": "app2/app.py"}
+READY = {"relay": "/readyz", "app1": "/readyz", "app2": "/healthz"}
+PATIENCE = 120  # seconds
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def settings(state: Path, **more: str) -> dict[str, str]:
+    """Settings for three servers on free ports that share the state folder; `more` wins."""
+    names = ("RELAY_PORT", "APP1_PORT", "APP2_PORT")
+    ports = dict(zip(names, map(str, free_ports(3)), strict=True))
+    return {**ports, "CAPTIONER_STATE": str(state), **more}
+
+
+class Server:
+    """One server: ready when this returns; `seconds` is what that took from the start."""
+
+    def __init__(self, name: str, settings: Mapping[str, str]) -> None:
+        script = ROOT / SCRIPTS[name]
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(PREFIXES)}
+        self.port = int(settings[f"{name.upper()}_PORT"])
+        started = time.perf_counter()
+        self.process = psutil.Popen(
+            [sys.executable, script.name],
+            cwd=script.parent,
+            env={**inherited, **settings},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while not self._answers(READY[name]):
+            if self.process.poll() is not None or time.perf_counter() - started > PATIENCE:
+                self.stop()
+                raise RuntimeError(f"{name} does not get ready; start {SCRIPTS[name]} to see why.")
+            time.sleep(0.005)
+        self.seconds = time.perf_counter() - started
+
+    def _answers(self, path: str) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(60)
+        except psutil.TimeoutExpired:
+            self.process.kill()
+
+
+class Uploader:
+    """One client of app1, over one connection."""
+
+    _HEAD = (
+        b'--benchmark\r\nContent-Disposition: form-data; name="image"; filename="photo.jpg"\r\n\r\n'
+    )
+    _HEADERS = {"Content-Type": "multipart/form-data; boundary=benchmark"}  # noqa: RUF012
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+
+    def post(self, jpeg: bytes, path: str = "/api/captions") -> tuple[int, str | None, bytes]:
+        """Status, Retry-After and body of the answer to a form with this photo."""
+        body = self._HEAD + jpeg + b"\r\n--benchmark--\r\n"
+        self._connection.request("POST", path, body, self._HEADERS)
+        answer = self._connection.getresponse()
+        return answer.status, answer.headers["Retry-After"], answer.read()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Viewer:
+    """A Socket.IO client that is told of captions as the viewer page is, in a thread of its own.
+
+    Over a WebSocket, by the few bytes of Engine.IO 4 and Socket.IO 5 that it takes: "40" connect,
+    "42" event, "2" ping, "3" pong. Nothing is decoded but the id, so that it costs little.
+    """
+
+    _PREDICTION = re.compile(r'42\["prediction",.*?"id": ?"([0-9a-f]+)"', re.DOTALL)
+
+    def __init__(self, port: int) -> None:
+        self._socket = websocket.create_connection(
+            f"ws://127.0.0.1:{port}/socket.io/?EIO=4&transport=websocket",
+            timeout=PATIENCE,
+            suppress_origin=True,
+            skip_utf8_validation=True,
+        )
+        self._socket.send("40{}")
+        self._seen: set[str] = set()
+        self._news = threading.Condition()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while text := self._recv():
+            if text == "2":
+                self._socket.send("3")
+            elif found := self._PREDICTION.match(text):
+                with self._news:
+                    self._seen.add(found[1])
+                    self._news.notify_all()
+
+    def _recv(self) -> str:
+        try:
+            return str(self._socket.recv())
+        except (OSError, websocket.WebSocketException):  # closed
+            return ""
+
+    def wait_for(self, id_: str) -> None:
+        """Until the caption of this id has come; RuntimeError if it does not."""
+        with self._news:
+            if not self._news.wait_for(lambda: id_ in self._seen, PATIENCE):
+                raise RuntimeError("A caption has not reached the viewer.")
+
+    @property
+    def seen(self) -> int:
+        return len(self._seen)
+
+    def close(self) -> None:
+        self._socket.shutdown()
+        self._thread.join()
+
+
+class MemoryWatch:
+    """Samples the resident memory of a process until it is closed, in a thread of its own."""
+
+    def __init__(self, process: psutil.Process, every: float = 0.25) -> None:
+        self._process = process
+        self._every = every
+        self._end = threading.Event()
+        self.samples: list[tuple[float, float]] = []  # seconds, MB
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while True:
+            self.samples.append((time.perf_counter(), self._process.memory_info().rss / 1e6))
+            if self._end.wait(self._every):
+                return
+
+    def close(self) -> None:
+        self._end.set()
+        self._thread.join()
+
+    @property
+    def peak(self) -> float:
+        """MB."""
+        return max(megabytes for _, megabytes in self.samples)
+
+
+def cpu_seconds(processes: Mapping[str, psutil.Process]) -> dict[str, float]:
+    """Processor time of each so far, by its name."""
+    times: dict[str, Any] = {name: process.cpu_times() for name, process in processes.items()}
+    return {name: spent.user + spent.system for name, spent in times.items()}

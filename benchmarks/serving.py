@@ -1,0 +1,374 @@
+"""What the servers add to a caption: time, how they stand a crowd, memory, and how they start.
+
+    python -m benchmarks.serving --output benchmarks/serving.json
+
+Real processes on two cores, which the clients here share: relay and app1 with their default
+settings, and one viewer. `--seconds` is how long the crowd uploads in each of two rounds; all else
+takes some minutes more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from benchmarks.machine import Goal, Way, in_turns, percentile, summary, use_cores, write
+from benchmarks.original import Original
+from benchmarks.photos import photos, unlike_any_other
+from benchmarks.servers import MemoryWatch, Server, Uploader, Viewer, cpu_seconds, settings
+from captioner import Captioner
+
+CORES = 2
+UPLOADERS = 32
+PLACES = 33  # in app1's line: CAPTIONER_QUEUE's default, and the upload that is worked on
+TOO_MANY = 2 * PLACES
+ROUNDS = 2
+PAUSE = 0.25  # seconds that an uploader waits when it is told to come back later
+
+
+class Photos:
+    """Photos without end, no two of the same content, for any number of threads."""
+
+    def __init__(self) -> None:
+        self._photos = photos(UPLOADERS)
+        self._number = 0
+        self._lock = threading.Lock()
+
+    def next(self) -> bytes:
+        with self._lock:
+            self._number += 1
+            number = self._number
+        return unlike_any_other(self._photos[number % len(self._photos)], number)
+
+
+# One at a time
+
+
+def one_at_a_time(
+    turns: int, captioner: Captioner, app1: Server, viewer: Viewer, new: Photos
+) -> tuple[list[Goal], dict[str, Any]]:
+    """From an upload to the viewer, beside the captioner alone and a request that does nothing."""
+    uploader = Uploader(app1.port)
+    same = new.next()
+
+    def upload(jpeg: bytes) -> None:
+        status, _, body = uploader.post(jpeg)
+        if status != 200:
+            raise RuntimeError(f"app1 answers {status}: {body.decode()}")
+        viewer.wait_for(json.loads(body)["id"])
+
+    ways = {
+        "the captioner alone": Way(lambda: captioner.caption(new.next())),
+        # the same body to a route that takes none: what network, server and routing cost
+        "a plain POST": Way(lambda: uploader.post(new.next(), "/healthz")),
+        "upload to viewer": Way(lambda: upload(new.next())),
+        "the same photo again, to viewer": Way(lambda: upload(same)),
+    }
+    times = {name: summary(values) for name, values in in_turns(ways, turns).items()}
+    uploader.close()
+    caption, seen = times["the captioner alone"], times["upload to viewer"]
+    again = times["the same photo again, to viewer"]
+    more = seen["p95"] - caption["p95"]
+    goals = [
+        Goal(
+            "upload to seen by a viewer, one at a time, p95: how much more than the caption itself",
+            "150 ms or less",
+            f"{more:.0f} ms",
+            more <= 150,
+            f"p95 of the captioner alone: {caption['p95']:.0f} ms; of a plain POST of the same "
+            f"bytes to the same server: {times['a plain POST']['p95']:.1f} ms",
+        ),
+        Goal(
+            "the same photo again, to seen by a viewer, p50",
+            "less than the caption itself",
+            f"{again['p50']:.1f} ms",
+            again["p50"] < caption["p50"],
+            f"p50 of the captioner alone: {caption['p50']:.1f} ms; "
+            f"of a new photo: {seen['p50']:.1f} ms",
+        ),
+    ]
+    return goals, {"milliseconds, one at a time": times}
+
+
+# A crowd
+
+
+@dataclass
+class Crowd:
+    """What some uploaders, each with a photo at a time, were told."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)  # that a caption took to come
+    seconds_refused: list[float] = field(default_factory=list)
+    without_retry_after: int = 0
+    broken: int = 0  # connections that failed, or did not answer in time
+
+    def upload(self, uploaders: int, seconds: float, app1: Server, new: Photos) -> None:
+        """Let so many upload for so long; those that wait at the end are waited for."""
+        until = time.perf_counter() + seconds
+        lock = threading.Lock()
+
+        def keep_uploading() -> None:
+            uploader = Uploader(app1.port)
+            while (started := time.perf_counter()) < until:
+                try:
+                    status, retry_after, _ = uploader.post(new.next())
+                except OSError:
+                    with lock:
+                        self.broken += 1
+                    uploader.close()  # connects again by itself
+                    continue
+                now = time.perf_counter()
+                with lock:
+                    self.statuses[status] += now <= until
+                    if status == 200:
+                        self.seconds.append(now - started)
+                    else:
+                        self.seconds_refused.append(now - started)
+                        self.without_retry_after += retry_after is None
+                if status != 200:
+                    time.sleep(PAUSE)
+            uploader.close()
+
+        threads = [threading.Thread(target=keep_uploading) for _ in range(uploaders)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+def in_a_loop(captioner: Captioner, seconds: float, new: Photos) -> int:
+    """How many captions the captioner makes in that time, with nothing around it."""
+    until = time.perf_counter() + seconds
+    count = 0
+    while time.perf_counter() < until:
+        captioner.caption(new.next())
+        count += 1
+    return count
+
+
+def crowded(
+    seconds: float, captioner: Captioner, servers: dict[str, Server], viewer: Viewer, new: Photos
+) -> tuple[list[Goal], dict[str, Any]]:
+    """The captioner in a loop and a crowd at app1, in turns; then more than the line can take."""
+    app1 = servers["app1"]
+    processes = {name: server.process for name, server in servers.items()}
+    processes["clients"] = psutil.Process()
+    alone = 0
+    spent = dict.fromkeys(processes, 0.0)
+    crowd = Crowd()
+    watches = []
+    for _ in range(ROUNDS):
+        alone += in_a_loop(captioner, seconds / 2, new)
+        before = cpu_seconds(processes)
+        watches.append(MemoryWatch(app1.process))
+        crowd.upload(UPLOADERS, seconds, app1, new)
+        watches[-1].close()
+        for name, now in cpu_seconds(processes).items():
+            spent[name] += now - before[name]
+    own = alone / (ROUNDS * seconds / 2)
+    rate = crowd.statuses[200] / (ROUNDS * seconds)
+    share = rate / own
+    p99 = percentile(crowd.seconds, 99)
+    longest_wait = PLACES / rate
+
+    too_many = Crowd()
+    watches.append(MemoryWatch(app1.process))
+    too_many.upload(TOO_MANY, seconds / 2, app1, new)
+    watches[-1].close()
+    refused = too_many.statuses[503]
+    orderly = (
+        refused > 0
+        and set(too_many.statuses) <= {200, 503}
+        and not too_many.without_retry_after
+        and not too_many.broken
+    )
+    slowest = max(too_many.seconds + too_many.seconds_refused)
+    goals = [
+        Goal(
+            f"{UPLOADERS} uploaders at once for {seconds:g} s: share of the captioner's own rate",
+            "80 % or more",
+            f"{100 * share:.0f} %",
+            share >= 0.8,
+            f"the captioner in a loop: {own:.1f} captions a second; app1: {rate:.1f}",
+        ),
+        Goal(
+            f"{UPLOADERS} uploaders at once: p99 from upload to answer",
+            f"the whole line's time, {longest_wait:.1f} s, and half of it more",
+            f"{p99:.1f} s",
+            p99 <= 1.5 * longest_wait,
+            f"p50 {statistics.median(crowd.seconds):.1f} s",
+        ),
+        Goal(
+            f"{TOO_MANY} uploaders at once: past the queue 503 with Retry-After, never a hang",
+            "all others 503 with Retry-After",
+            f"{too_many.statuses[200]} captions, {refused} times 503, "
+            f"{too_many.without_retry_after} of them without Retry-After, "
+            f"{too_many.broken} broken connections; the slowest answer after {slowest:.1f} s",
+            orderly,
+            f"p99 of a 503: {1000 * percentile(too_many.seconds_refused or [0], 99):.0f} ms",
+        ),
+    ]
+    peak = max(watch.peak for watch in watches)
+    growth = [_growth(watch) for watch in watches[:ROUNDS]]
+    results = {
+        "crowd": {
+            "seconds": ROUNDS * seconds,
+            "answers": dict(crowd.statuses),
+            "milliseconds to an answer": summary([1000 * s for s in crowd.seconds], 0),
+            "processor milliseconds a caption": {
+                name: round(1000 * s / max(1, len(crowd.seconds)), 1) for name, s in spent.items()
+            },
+            "seen by the viewer in all": viewer.seen,
+        },
+        "more than the line can take": {
+            "answers": dict(too_many.statuses),
+            "milliseconds to a caption": summary([1000 * s for s in too_many.seconds], 0),
+            "milliseconds to a 503": summary(
+                [1000 * s for s in too_many.seconds_refused or [0.0]], 0
+            ),
+        },
+        "app1's memory": {
+            "peak, MB": round(peak, 1),
+            "growth in each round, MB a minute": [round(g, 2) for g in growth],
+        },
+    }
+    return goals, results
+
+
+def _growth(watch: MemoryWatch) -> float:
+    """MB a minute, by a straight line through the last two thirds: the first third warms up."""
+    seconds, megabytes = np.array(watch.samples[len(watch.samples) // 3 :]).T
+    return 60 * float(np.polyfit(seconds - seconds[0], megabytes, 1)[0])
+
+
+def memory_goals(results: dict[str, Any], photo: Path) -> list[Goal]:
+    """The memory of app1 under the crowd, beside that of the original's way."""
+    original = Original(photo)
+    watch = MemoryWatch(psutil.Process(original.pid))
+    for _ in range(3):
+        original.caption()
+    watch.close()
+    original.close()
+    results["the original's way: peak, MB"] = round(watch.peak, 1)
+    memory = results["app1's memory"]
+    growth = memory["growth in each round, MB a minute"][-1]
+    return [
+        Goal(
+            "app1's memory under that load, at its peak",
+            "400 MB or less",
+            f"{memory['peak, MB']:.0f} MB",
+            memory["peak, MB"] <= 400,
+            f"the original's way: {watch.peak:.0f} MB",
+        ),
+        Goal(
+            "app1's memory under that load, in the last round",
+            "flat: 1 % of the peak or less a minute",
+            f"{growth:+.2f} MB a minute",
+            growth <= 0.01 * memory["peak, MB"],
+        ),
+    ]
+
+
+# Starting
+
+
+def starting(turns: int, environment: dict[str, str]) -> tuple[list[Goal], dict[str, Any]]:
+    """From the start of a process to ready, each in turn; the first turn warms the disk's cache."""
+
+    def start(name: str) -> Callable[[], float]:
+        def measured() -> float:
+            server = Server(name, environment)
+            server.stop()
+            return server.seconds
+
+        return measured
+
+    def import_tensorflow() -> float:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import tensorflow"], check=True, capture_output=True)
+        return time.perf_counter() - started
+
+    ways: dict[str, Callable[[], float]] = {
+        **{name: start(name) for name in ("app1", "relay", "app2")},
+        "import tensorflow": import_tensorflow,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(turns + 1):
+        for name, way in ways.items():
+            taken = way()
+            if turn:
+                seconds[name].append(taken)
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    goals = [
+        Goal(
+            f"{name}: from process start to ready",
+            f"{most:g} s or less",
+            f"{middle[name]:.2f} s",
+            middle[name] <= most,
+            f"`import tensorflow` alone: {middle['import tensorflow']:.1f} s",
+        )
+        for name, most in (("app1", 3), ("relay", 1.5), ("app2", 1.5))
+    ]
+    return goals, {"seconds to ready": {name: summary(values) for name, values in seconds.items()}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, required=True, help="the result file, JSON")
+    parser.add_argument("--seconds", type=float, default=60, help="of each round (default: 60)")
+    parser.add_argument("--turns", type=int, default=100, help="one at a time (default: 100)")
+    parser.add_argument("--starts", type=int, default=5, help="of each process (default: 5)")
+    parser.add_argument("--model", default="", help="of a model folder (default: the default one)")
+    arguments = parser.parse_args()
+    if (cores := use_cores(CORES)) != CORES:
+        print(f"This runs on {cores} core(s), not on {CORES} as it is meant to.")
+    model = {"CAPTIONER_MODEL": arguments.model} if arguments.model else {}
+    with tempfile.TemporaryDirectory() as folder:
+        environment = settings(Path(folder) / "state", **model)
+        goals, results = starting(arguments.starts, environment)
+        new = Photos()
+        captioner = Captioner.load(arguments.model or None)
+        servers: dict[str, Server] = {}
+        try:
+            for name in ("relay", "app1"):
+                servers[name] = Server(name, environment)
+            viewer = Viewer(servers["relay"].port)
+            for more_goals, more_results in (
+                one_at_a_time(arguments.turns, captioner, servers["app1"], viewer, new),
+                crowded(arguments.seconds, captioner, servers, viewer, new),
+            ):
+                goals += more_goals
+                results |= more_results
+            viewer.close()
+        finally:
+            for server in servers.values():
+                server.stop()
+        photo = Path(folder) / "photo.jpg"
+        photo.write_bytes(new.next())
+        goals += memory_goals(results, photo)
+    command = (
+        f"python -m benchmarks.serving --seconds {arguments.seconds:g} "
+        f"--turns {arguments.turns} --starts {arguments.starts}"
+    )
+    write(arguments.output, command, goals, {"model": captioner.model["name"], **results})
+
+
+if __name__ == "__main__":
+    main()
