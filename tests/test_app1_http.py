@@ -743,6 +743,10 @@ class TestPage:
         assert published["caption"] in response.text
         thumbnail = base64.b64encode(published["thumbnail"]).decode()
         assert f"data:image/jpeg;base64,{thumbnail}" in response.text
+        first = response.text.partition("<template")[0]
+        verdict = "Fairly sure" if published["confident"] else "Not sure"
+        assert first.index(f">{verdict}<") < first.index(f">{published['caption']}<")
+        assert re.search(r"\d\d?% a word on average", first)
         assert "&lt;b&gt;.jpg" in response.text
         assert "<b>.jpg" not in response.text
 
