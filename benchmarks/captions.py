@@ -200,9 +200,8 @@ def main() -> None:
     if (cores := use_cores(CORES)) != CORES:
         print(f"This runs on {cores} core(s), not on {CORES} as it is meant to.")
     goals, results = measure(arguments.turns, arguments.model)
-    write(
-        arguments.output, f"python -m benchmarks.captions --turns {arguments.turns}", goals, results
-    )
+    command = "python -m benchmarks.captions --output benchmarks/captions.json"
+    write(arguments.output, f"{command} --turns {arguments.turns}", goals, results)
 
 
 if __name__ == "__main__":

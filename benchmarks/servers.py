@@ -160,7 +160,7 @@ class Viewer:
 class MemoryWatch:
     """Samples the resident memory of a process until it is closed, in a thread of its own."""
 
-    def __init__(self, process: psutil.Process, every: float = 0.25) -> None:
+    def __init__(self, process: psutil.Process, every: float = 0.1) -> None:
         self._process = process
         self._every = every
         self._end = threading.Event()
@@ -169,14 +169,18 @@ class MemoryWatch:
         self._thread.start()
 
     def _watch(self) -> None:
-        while True:
-            self.samples.append((time.perf_counter(), self._process.memory_info().rss / 1e6))
-            if self._end.wait(self._every):
-                return
+        self._sample()
+        while not self._end.wait(self._every):
+            self._sample()
+
+    def _sample(self) -> None:
+        self.samples.append((time.perf_counter(), self._process.memory_info().rss / 1e6))
 
     def close(self) -> None:
+        """End, with a last sample."""
         self._end.set()
         self._thread.join()
+        self._sample()
 
     @property
     def peak(self) -> float:

@@ -10,6 +10,7 @@ takes some minutes more.
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import statistics
 import subprocess
@@ -109,13 +110,23 @@ def one_at_a_time(
 
 @dataclass
 class Crowd:
-    """What some uploaders, each with a photo at a time, were told."""
+    """What some uploaders, each with a photo at a time, were told.
+
+    Attributes:
+        statuses: of all answers.
+        in_time: captions that came before the time was up.
+        seconds: that each caption took to come.
+        seconds_refused: that each other answer took.
+        without_retry_after: other answers that do not say when to come back.
+        broken: connections that failed, or were silent for too long.
+    """
 
     statuses: Counter[int] = field(default_factory=Counter)
-    seconds: list[float] = field(default_factory=list)  # that a caption took to come
+    in_time: int = 0
+    seconds: list[float] = field(default_factory=list)
     seconds_refused: list[float] = field(default_factory=list)
     without_retry_after: int = 0
-    broken: int = 0  # connections that failed, or did not answer in time
+    broken: int = 0
 
     def upload(self, uploaders: int, seconds: float, app1: Server, new: Photos) -> None:
         """Let so many upload for so long; those that wait at the end are waited for."""
@@ -124,23 +135,28 @@ class Crowd:
 
         def keep_uploading() -> None:
             uploader = Uploader(app1.port)
-            while (started := time.perf_counter()) < until:
+            ended = False
+            while not ended:
+                started = time.perf_counter()
                 try:
                     status, retry_after, _ = uploader.post(new.next())
-                except OSError:
+                except (OSError, http.client.HTTPException):
                     with lock:
                         self.broken += 1
                     uploader.close()  # connects again by itself
+                    ended = time.perf_counter() >= until
                     continue
                 now = time.perf_counter()
+                ended = now >= until
                 with lock:
-                    self.statuses[status] += now <= until
+                    self.statuses[status] += 1
                     if status == 200:
+                        self.in_time += not ended
                         self.seconds.append(now - started)
                     else:
                         self.seconds_refused.append(now - started)
                         self.without_retry_after += retry_after is None
-                if status != 200:
+                if status != 200 and not ended:
                     time.sleep(PAUSE)
             uploader.close()
 
@@ -181,7 +197,7 @@ def crowded(
         for name, now in cpu_seconds(processes).items():
             spent[name] += now - before[name]
     own = alone / (ROUNDS * seconds / 2)
-    rate = crowd.statuses[200] / (ROUNDS * seconds)
+    rate = max(1, crowd.in_time) / (ROUNDS * seconds)
     share = rate / own
     p99 = percentile(crowd.seconds, 99)
     longest_wait = PLACES / rate
@@ -193,7 +209,7 @@ def crowded(
     refused = too_many.statuses[503]
     orderly = (
         refused > 0
-        and set(too_many.statuses) <= {200, 503}
+        and too_many.statuses.keys() <= {200, 503}
         and not too_many.without_retry_after
         and not too_many.broken
     )
@@ -228,7 +244,9 @@ def crowded(
     results = {
         "crowd": {
             "seconds": ROUNDS * seconds,
+            "captions in time": crowd.in_time,
             "answers": dict(crowd.statuses),
+            "broken connections": crowd.broken,
             "milliseconds to an answer": summary([1000 * s for s in crowd.seconds], 0),
             "processor milliseconds a caption": {
                 name: round(1000 * s / max(1, len(crowd.seconds)), 1) for name, s in spent.items()
@@ -237,6 +255,8 @@ def crowded(
         },
         "more than the line can take": {
             "answers": dict(too_many.statuses),
+            "without Retry-After": too_many.without_retry_after,
+            "broken connections": too_many.broken,
             "milliseconds to a caption": summary([1000 * s for s in too_many.seconds], 0),
             "milliseconds to a 503": summary(
                 [1000 * s for s in too_many.seconds_refused or [0.0]], 0
@@ -364,8 +384,8 @@ def main() -> None:
         photo.write_bytes(new.next())
         goals += memory_goals(results, photo)
     command = (
-        f"python -m benchmarks.serving --seconds {arguments.seconds:g} "
-        f"--turns {arguments.turns} --starts {arguments.starts}"
+        "python -m benchmarks.serving --output benchmarks/serving.json"
+        f" --seconds {arguments.seconds:g} --turns {arguments.turns} --starts {arguments.starts}"
     )
     write(arguments.output, command, goals, {"model": captioner.model["name"], **results})
 
