@@ -56,6 +56,9 @@ def test_it_does_what_the_one_in_a_file_does(
     draw = random.Random(4)
     kept: list[Any] = [History(tmp_path / "h.db", 12), RedisHistory(redis.url, 12)]
 
+    kept[0].open()
+    kept[0]._connection.execute("PRAGMA synchronous = OFF")
+
     def both(method: str, *arguments: Any, **options: Any) -> Any:
         answers = [getattr(one, method)(*arguments, **options) for one in kept]
         if method == "forgotten":  # of several with the same number, any may come first

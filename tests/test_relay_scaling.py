@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.client
+import json
+import shutil
+import signal
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +25,17 @@ from SocketIO_server import async_modes
 from SocketIO_server.application import create_app
 from SocketIO_server.bounds import MAX_WAITING
 from SocketIO_server.events import PIECE_BYTES
-from tests.relay_support import JPEG, TOKEN, Relay, WireClient, numbers, wait_until
+from tests.conftest import ROOT
+from tests.relay_support import (
+    JPEG,
+    TOKEN,
+    Redis,
+    Relay,
+    WireClient,
+    free_port,
+    numbers,
+    wait_until,
+)
 
 StartRelay = Callable[..., Relay]
 Connect = Callable[..., WireClient]
@@ -188,3 +204,409 @@ def test_what_was_accepted_before_the_end_is_acknowledged(
     relay.start()
     assert numbers(connect(relay, {"last_seq": 0}).history()) == taken
     assert [data["seq"] for _, data in live.result()] == taken
+
+
+# Several relays over Redis
+
+over_redis = [
+    pytest.mark.redis,
+    pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is missing"),
+]
+
+
+def needs_redis(test: Any) -> Any:
+    for mark in over_redis:
+        test = mark(test)
+    return test
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    server = Redis(tmp_path / "redis")
+    yield server
+    server.client.close()
+    server.kill()
+
+
+@pytest.fixture
+def relays(start_relay: StartRelay, redis: Redis) -> tuple[Relay, Relay]:
+    return start_relay(RELAY_MESSAGE_QUEUE=redis.url), start_relay(RELAY_MESSAGE_QUEUE=redis.url)
+
+
+def hasty(folder: Path) -> Path:
+    """A program that is the relay, but waits less long for others."""
+    path = folder / "hasty_relay.py"
+    path.write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from SocketIO_server import async_modes, server\n"
+        "original = async_modes.prepare\n"
+        "def prepare(settings):\n"
+        "    original(settings)\n"
+        "    from SocketIO_server import redis_history, shared\n"
+        "    redis_history.TIMEOUT, redis_history.AWAY = 1.0, 0.1\n"
+        "    shared.BEAT, shared.GIVEN_UP, shared.RETRY = 0.2, 1, 0.1\n"
+        "async_modes.prepare = prepare\n"
+        "sys.exit(server.main())\n"
+    )
+    return path
+
+
+BROKEN = (OSError, websocket.WebSocketException)
+
+
+def publish(relays: tuple[Relay, Relay], ids: list[str]) -> dict[str, int]:
+    """Publish at the first relay, or where that fails at the other; the number of each id."""
+    given: dict[str, int] = {}
+    client: WireClient | None = None
+    here, there = relays
+    while len(given) < len(ids):
+        identifier = ids[len(given)]
+        try:
+            client = client or WireClient(here, PUBLISHER)
+            given[identifier] = client.call("predict", {"id": identifier, "caption": "a"})["seq"]
+        except BROKEN:
+            client, here, there = None, there, here
+    if client:
+        client.close()
+    return given
+
+
+def watch(
+    relays: tuple[Relay, Relay], last: int, ready: threading.Event, last_seq: int = 0
+) -> list[tuple[int, str]]:
+    """What a viewer sees that comes back, at the other relay, when its relay is gone."""
+    seen: list[tuple[int, str]] = []
+    here, there = relays
+    while last_seq < last:
+        try:
+            client = WireClient(here, {"last_seq": last_seq})
+            while last_seq < last:
+                event, data = client.receive()
+                for caption in data["captions"] if event == "history" else [data]:
+                    seen.append((caption["seq"], caption["id"]))
+                    last_seq = caption["seq"]
+                ready.set()
+            client.close()
+        except BROKEN:
+            here, there = there, here
+    return seen
+
+
+@needs_redis
+def test_viewers_of_several_relays_see_everything_once(relays: tuple[Relay, Relay]) -> None:
+    """Two publishers and four viewers at two relays, of which one is killed meanwhile."""
+    first, second = relays
+    there_and_back = (second, first)
+    ids = [[f"{who}{i}" for i in range(200)] for who in "ab"]
+    ready = [threading.Event() for _ in range(4)]
+    with ThreadPoolExecutor() as pool:
+        ways = (relays, there_and_back, relays, there_and_back)
+        seen = [pool.submit(watch, way, 400, on) for way, on in zip(ways, ready, strict=True)]
+        wait_until(lambda: all(on.is_set() for on in ready))
+        given = [
+            pool.submit(publish, relays, ids[0]),
+            pool.submit(publish, there_and_back, ids[1]),
+        ]
+        wait_until(lambda: second.metric("relay_captions") >= 100)
+        first.kill()
+        numbers_given = {**given[0].result(120), **given[1].result(120)}
+        by_number = sorted((seq, identifier) for identifier, seq in numbers_given.items())
+        assert [seq for seq, _ in by_number] == list(range(1, 401))
+        for viewer in seen:
+            assert viewer.result(120) == by_number
+
+    first.start()
+    for relay in relays:  # and whoever was away longer gets the rest at either
+        assert watch((relay, relay), 400, threading.Event(), last_seq=150) == by_number[150:]
+        assert relay.get("/api/captions?after=395")[2]["last_seq"] == 400
+
+
+@needs_redis
+def test_viewers_that_connect_to_either_while_captions_pour_in(
+    relays: tuple[Relay, Relay], connect: Connect
+) -> None:
+    """Each caption once and in order: first the history, then live, wherever it comes from."""
+    enough = threading.Event()
+
+    def pour(relay: Relay) -> None:
+        client = WireClient(relay, PUBLISHER)
+        while not enough.is_set():
+            assert client.call("predict", {"caption": "meanwhile"})["ok"]
+        client.close()
+
+    with ThreadPoolExecutor() as pool:
+        pouring = [pool.submit(pour, relay) for relay in relays]
+        try:
+            wait_until(lambda: relays[0].metric("relay_captions") > 50)
+            for turn in range(10):
+                client = connect(relays[turn % 2], {"last_seq": 0})
+                seen = numbers(client.history())
+                seen += [client.receive()[1]["seq"] for _ in range(10)]
+                # gone from here, and at once at the other
+                other = connect(relays[(turn + 1) % 2], {"last_seq": seen[-1]})
+                pieces = other.history()
+                assert pieces[0]["reset"] is False
+                seen += numbers(pieces) + [other.receive()[1]["seq"] for _ in range(10)]
+                assert seen == list(range(1, 1 + len(seen)))
+        finally:
+            enough.set()
+        for one in pouring:
+            one.result()
+
+
+@needs_redis
+def test_all_that_happens_is_told_by_all_relays(
+    relays: tuple[Relay, Relay], connect: Connect
+) -> None:
+    viewers = [connect(relay) for relay in relays]
+    for viewer in viewers:
+        viewer.history()
+    publisher = connect(relays[0], PUBLISHER)
+    begun = {"id": "i", "image_path": "a.jpg", "thumbnail": BIG["thumbnail"]}
+    captioned = {**begun, "caption": "a dog", "seq": 1}
+    assert publisher.call("captioning", begun) == {"ok": True}
+    assert [viewer.receive() for viewer in viewers] == [("captioning", begun)] * 2
+    late = connect(relays[1])
+    assert numbers(late.history()) == []
+    assert late.receive() == ("captioning", begun)
+    assert publisher.call("predict", {**begun, "caption": "a dog"}) == {"ok": True, "seq": 1}
+    assert publisher.call("captioning", begun) == {"ok": True}  # too late
+    assert connect(relays[1], PUBLISHER).call("predict", {"id": "i", "caption": "b"})["seq"] == 1
+    publisher.call("captioning", {"id": "j"})
+    publisher.call("captioning_failed", {"id": "j", "error": "No."})
+    publisher.call("forget", {"id": "i"})
+    for viewer in [*viewers, late]:
+        assert [viewer.receive() for _ in range(4)] == [
+            ("prediction", captioned),
+            ("captioning", {"id": "j"}),
+            ("captioning_failed", {"id": "j", "error": "No."}),
+            ("forget", {"id": "i"}),
+        ]
+    for relay in relays:
+        assert connect(relay, {"last_seq": 1}).history()[0]["forgotten"] == ["i"]
+        assert relay.get("/api/captions")[2] == {"captions": [], "last_seq": 0}
+
+
+@needs_redis
+def test_nobody_waits_for_a_relay_that_is_gone(
+    start_relay: StartRelay, redis: Redis, connect: Connect, tmp_path: Path
+) -> None:
+    """Killed while one of its publishers works on a photo: the others say that it failed."""
+    options = {"script": hasty(tmp_path), "RELAY_MESSAGE_QUEUE": redis.url}
+    killed, other = start_relay(**options), start_relay(**options)
+    viewer = connect(other)
+    viewer.history()
+    one, two = connect(killed, PUBLISHER), connect(other, PUBLISHER)
+    one.call("captioning", {"id": "one"})
+    two.call("captioning", {"id": "two"})
+    assert [viewer.receive() for _ in range(2)] == [
+        ("captioning", {"id": "one"}),
+        ("captioning", {"id": "two"}),
+    ]
+    killed.kill()
+    event, failed = viewer.receive()
+    assert (event, failed["id"]) == ("captioning_failed", "one")
+    two.close()  # nor for a publisher that is gone
+    event, failed = viewer.receive()
+    assert (event, failed["id"]) == ("captioning_failed", "two")
+
+
+@needs_redis
+def test_redis_is_away_for_a_while(
+    start_relay: StartRelay, redis: Redis, connect: Connect, tmp_path: Path
+) -> None:
+    options = {"script": hasty(tmp_path), "RELAY_MESSAGE_QUEUE": redis.url}
+    relays = start_relay(**options), start_relay(**options)
+    viewers = [connect(relay) for relay in relays]
+    for viewer in viewers:
+        viewer.history()
+    publisher = connect(relays[0], PUBLISHER)
+    for i in range(20):
+        assert publisher.call("predict", {"id": f"i{i}", "caption": "a"})["seq"] == i + 1
+    redis.kill()
+    answer = publisher.call("predict", {"id": "i20", "caption": "a"})
+    assert (answer["ok"], answer["retry"]) == (False, True)
+    assert "RELAY_MESSAGE_QUEUE" in answer["error"]
+    late = []
+    for relay in relays:
+        wait_until(lambda relay=relay: relay.get("/readyz")[0] == 503)
+        assert relay.get("/healthz")[0] == 200
+        assert relay.get("/api/captions")[0] == 503
+        late.append(connect(relay, {"last_seq": 15}))
+        (piece,) = late[-1].history()
+        assert piece["captions"] == []
+        assert "RELAY_MESSAGE_QUEUE" in piece["error"]
+    redis.start()
+    wait_until(lambda: all(relay.get("/readyz")[0] == 200 for relay in relays))
+    assert publisher.call("predict", {"id": "i20", "caption": "a"}) == {"ok": True, "seq": 21}
+    assert publisher.call("predict", {"id": "i19", "caption": "a"}) == {"ok": True, "seq": 20}
+    for viewer in viewers:
+        assert [viewer.receive()[1]["seq"] for _ in range(21)] == list(range(1, 22))
+    for viewer in late:
+        seen = numbers(viewer.history())
+        seen += [viewer.receive()[1]["seq"] for _ in range(6 - len(seen))]
+        assert seen == list(range(16, 22))
+
+
+@needs_redis
+@pytest.mark.parametrize("mode", ["eventlet", "threading"])
+def test_a_redis_that_hangs_holds_up_only_who_needs_it(
+    start_relay: StartRelay, redis: Redis, connect: Connect, tmp_path: Path, mode: str
+) -> None:
+    relay = start_relay(
+        script=hasty(tmp_path), RELAY_MESSAGE_QUEUE=redis.url, RELAY_ASYNC_MODE=mode
+    )
+    viewer, publisher = connect(relay), connect(relay, PUBLISHER)
+    viewer.history()
+    redis.process.send_signal(signal.SIGSTOP)
+    try:
+        number = publisher.send("predict", {"id": "i", "caption": "a"})
+        assert relay.get("/healthz")[0] == 200
+        assert number not in publisher.acks
+        publisher.call("captioning", {"id": "x"})
+        assert publisher.acks[number]["retry"] is True
+    finally:
+        redis.process.send_signal(signal.SIGCONT)
+    wait_until(lambda: relay.get("/readyz")[0] == 200)
+    # Redis may have taken it although it could not say so
+    assert publisher.call("predict", {"id": "i", "caption": "a"}) == {"ok": True, "seq": 1}
+    assert publisher.call("predict", {"id": "j", "caption": "a"}) == {"ok": True, "seq": 2}
+    received = viewer.receive_until("prediction") + viewer.receive_until("prediction")
+    assert [data["seq"] for event, data in received if event == "prediction"] == [1, 2]
+
+
+@needs_redis
+def test_redis_loses_everything(
+    start_relay: StartRelay, redis: Redis, connect: Connect, tmp_path: Path
+) -> None:
+    """Viewers begin anew, and no number that they know comes again."""
+    relay = start_relay(script=hasty(tmp_path), RELAY_MESSAGE_QUEUE=redis.url)
+    viewer, publisher = connect(relay), connect(relay, PUBLISHER)
+    viewer.history()
+    for _ in range(5):
+        publisher.call("predict", {"caption": "old"})
+    redis.client.flushall()
+    assert [data["seq"] for _, data in viewer.rest()] == [1, 2, 3, 4, 5]
+    back = connect(relay, {"last_seq": 5})
+    assert back.history()[-1]["reset"] is True
+    assert publisher.call("predict", {"caption": "new"}) == {"ok": True, "seq": 6}
+    assert back.receive()[1]["seq"] == 6
+    assert "Viewers are sent away" in relay.server.output
+
+
+class Address:
+    """One address for several relays: each connection goes to the first that answers."""
+
+    def __init__(self, relays: tuple[Relay, Relay]) -> None:
+        self._relays = relays
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._pool = ThreadPoolExecutor(max_workers=100)
+        self._pool.submit(self._accept)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self._pool.submit(self._serve, self._listener.accept()[0])
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, contextlib.ExitStack() as stack:
+            for relay in self._relays:
+                with contextlib.suppress(OSError):
+                    server = socket.create_connection(("127.0.0.1", relay.port))
+                    stack.enter_context(server)
+                    back = self._pool.submit(self._pass_on, server, client)
+                    self._pass_on(client, server)
+                    back.result()
+                    return
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Take no more connections, and wait until those that there are have ended."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._pool.shutdown()
+
+
+@pytest.fixture
+def address(relays: tuple[Relay, Relay]) -> Iterator[Address]:
+    one = Address(relays)
+    yield one
+    for relay in relays:
+        relay.kill()
+    one.close()
+
+
+@needs_redis
+def test_several_app1_publish_to_several_relays(
+    relays: tuple[Relay, Relay],
+    address: Address,
+    connect: Connect,
+    start_server: Callable[..., Any],
+    tiny_model: Path,
+    multipart: Callable[..., tuple[bytes, str]],
+    picture: Callable[..., bytes],
+    tmp_path: Path,
+) -> None:
+    """Two app1, one address for two relays of which one is killed, and a viewer at each."""
+    ports = [free_port() for _ in range(2)]
+    for port in ports:
+        start_server(
+            "app1",
+            APP1_PORT=port,
+            CAPTIONER_MODEL=tiny_model,
+            CAPTIONER_STATE=tmp_path / f"app1-{port}",
+            RELAY_URL=address.url,
+            RELAY_TOKEN=TOKEN,
+        )
+
+    def upload(port: int, colour: tuple[int, int, int]) -> str:
+        body, kind = multipart((picture("png", colour), "a.png"))
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as app1:
+            app1.request("POST", "/api/captions", body, {"Content-Type": kind})
+            return str(json.loads(app1.getresponse().read())["id"])
+
+    viewers = [connect(relay) for relay in relays]
+    for viewer in viewers:
+        viewer.history()
+    ids = [upload(port, (255, 0, 0)) for port in ports]
+    for viewer in viewers:
+        received = viewer.receive_until("prediction") + viewer.receive_until("prediction")
+        seen = [(data["seq"], data["id"]) for event, data in received if event == "prediction"]
+        assert seen == list(enumerate(ids, 1))
+    relays[0].kill()
+    ids += [upload(port, (0, 0, 255)) for port in ports]
+    here = connect(relays[1], {"last_seq": 0})
+    wait_until(lambda: relays[1].metric("relay_captions") == 4)
+    seen = [(c["seq"], c["id"]) for piece in here.history() for c in piece["captions"]]
+    while len(seen) < 4:
+        _, data = here.receive_until("prediction")[-1]
+        seen.append((data["seq"], data["id"]))
+    assert sorted(identifier for _, identifier in seen) == sorted(ids)
+    assert [seq for seq, _ in seen] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("amqp://localhost", "Redis"),
+        ("redis://localhost:6379/0?socket_timeout=x", "malformed"),
+        ("redis://me:s3cret@localhost:port/0", "malformed"),
+    ],
+)
+def test_a_queue_that_cannot_be_used_is_refused(
+    start_server: Callable[..., Any], url: str, named: str
+) -> None:
+    relay = start_server("SocketIO_server", ready=False, RELAY_MESSAGE_QUEUE=url)
+    assert relay.wait_ended(60) == 2
+    assert "RELAY_MESSAGE_QUEUE" in relay.lines[-1]
+    assert named in relay.lines[-1]
+    assert "s3cret" not in relay.output
