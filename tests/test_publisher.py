@@ -104,9 +104,10 @@ def test_a_relay_that_is_away_for_ten_minutes(
 ) -> None:
     caplog.set_level(logging.INFO)
     relay.up = False
-    delivery = publisher.publish(caption("1"))
+    delivery = publisher.publish(caption("0"))
     delays: list[float] = []
     while sum(delays) < 600:
+        publisher.publish(caption(str(len(delays) + 1)))
         delay = publisher.step()
         assert delay is not None
         delays.append(delay)
@@ -114,9 +115,10 @@ def test_a_relay_that_is_away_for_ten_minutes(
     assert max(delays) == LONGEST_RETRY_SECONDS
     assert not publisher.delivered(delivery, 0)
     assert caplog.text.count("cannot be reached") == 1, "said once, not at each attempt"
+    assert publisher.waiting == len(delays) + 1 > 100
     relay.up = True
     run(publisher)
-    assert relay.ids == ["1"]
+    assert relay.ids == [str(number) for number in range(len(delays) + 1)]
     assert publisher.delivered(delivery, 0)
     assert "can be reached again" in caplog.text
 

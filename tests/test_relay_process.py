@@ -343,6 +343,33 @@ def test_a_damaged_file_is_set_aside(
     assert numbers(connect(relay).history()) == [answer["seq"]]
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_a_damaged_log_beside_the_file_does_not_matter(
+    start_relay: StartRelay, connect: Connect, suffix: str
+) -> None:
+    """After a kill. What stood in the log alone is lost; viewers that had it begin anew."""
+    relay = start_relay()
+    assert connect(relay, PUBLISHER).call("predict", {"caption": "old"})["ok"]
+    assert relay.stop() == 0  # which leaves no log
+    relay.start()
+    publisher = connect(relay, PUBLISHER)
+    last = [publisher.call("predict", {"caption": "newer"})["seq"] for _ in range(5)][-1]
+    relay.kill()
+    log = relay.state / f"history.db{suffix}"
+    log.write_bytes(b"\xa5" * log.stat().st_size)
+    relay.start()
+    publisher = connect(relay, PUBLISHER)
+    assert publisher.call("predict", {"caption": "newest"})["ok"]
+    first = connect(relay, {"last_seq": last}).history()[0]
+    captions = [c["caption"] for c in connect(relay, {"last_seq": 0}).history()[0]["captions"]]
+    if suffix == "-shm":  # SQLite makes it again from the log
+        assert captions == ["old", *["newer"] * 5, "newest"]
+        assert numbers([first]) == [last + 1]
+    else:
+        assert captions == ["old", "newest"]
+        assert first["reset"] is True
+
+
 def test_a_file_of_another_program_is_left_alone(
     start_relay: StartRelay, connect: Connect, tmp_path: Path
 ) -> None:
