@@ -11,7 +11,14 @@ from captioner.errors import SettingsError
 from captioner.settings import Settings
 from SocketIO_server import async_modes
 from SocketIO_server.api import Guard, add_routes
-from SocketIO_server.bounds import BoundedPacket, BriefFilter, bound_disconnect, bound_waiting
+from SocketIO_server.at_once import DirectSocket
+from SocketIO_server.bounds import (
+    BoundedPacket,
+    BoundedSocket,
+    BriefFilter,
+    bound_disconnect,
+    bound_waiting,
+)
 from SocketIO_server.events import Relay
 from SocketIO_server.history import History
 from SocketIO_server.messages import MAX_MESSAGE
@@ -32,7 +39,7 @@ def create_app(settings: Settings) -> flask.Flask:
     library_log = logging.getLogger("relay.socketio")
     library_log.setLevel(logging.ERROR)
     library_log.addFilter(BriefFilter())
-    bound_waiting()
+    bound_waiting(DirectSocket if settings.relay_async_mode == "eventlet" else BoundedSocket)
     try:
         socketio = SocketIO(
             app,

@@ -16,7 +16,7 @@ from typing import Any
 
 from captioner.errors import SettingsError
 from captioner.settings import Settings
-from SocketIO_server import bounds
+from SocketIO_server import at_once, bounds
 
 
 def prepare(settings: Settings) -> None:
@@ -43,6 +43,7 @@ def prepare(settings: Settings) -> None:
         if queue:
             eventlet.monkey_patch()  # for the queue's client, which uses plain sockets
         bounds.bound_eventlet()
+        at_once.let_eventlet_write_at_once()
     elif mode == "gevent" and queue:
         importlib.import_module("gevent.monkey").patch_all()
 
