@@ -160,7 +160,8 @@ class Guard:
     - Answers to this machine's names and to addresses only (`Settings.answers_to`): a page whose
       own name was made to resolve to one (DNS rebinding) would else pass for one of the relay's.
     - Refuses bodies that are too large, or do not tell their size, before anybody reads them.
-    - Refuses the drafts of WebSocket from before RFC 6455, in which eventlet knows no size limit.
+    - Refuses WebSocket handshakes that are not whole, on which engineio fails, and those of drafts
+      from before RFC 6455, in which eventlet knows no size limit.
     """
 
     def __init__(self, app: WSGIApp, settings: Settings) -> None:
@@ -193,8 +194,12 @@ class Guard:
         length = str(environ.get("CONTENT_LENGTH") or "0")
         if not length.isdecimal() or int(length) > MAX_MESSAGE:
             return 413, "Content Too Large", f"At most {MAX_MESSAGE} bytes are taken at once."
-        if "HTTP_UPGRADE" in environ and "HTTP_SEC_WEBSOCKET_VERSION" not in environ:
-            return 400, "Bad Request", "This version of WebSocket is not supported; use version 13."
+        if environ.get("HTTP_UPGRADE", "").lower() == "websocket" and not (
+            environ.get("HTTP_SEC_WEBSOCKET_VERSION") == "13"
+            and "HTTP_SEC_WEBSOCKET_KEY" in environ
+            and "upgrade" in environ.get("HTTP_CONNECTION", "").lower()
+        ):
+            return 400, "Bad Request", "This is not a WebSocket handshake of version 13."
         host = environ.get("HTTP_HOST")
         if host and not self._settings.answers_to(host):
             return (

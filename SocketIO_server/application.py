@@ -17,6 +17,7 @@ from SocketIO_server.bounds import (
     BoundedSocket,
     BriefFilter,
     bound_disconnect,
+    bound_requests,
     bound_waiting,
 )
 from SocketIO_server.events import Relay
@@ -58,6 +59,7 @@ def create_app(settings: Settings) -> flask.Flask:
     except RuntimeError as error:  # says which package to install
         raise SettingsError(f"RELAY_MESSAGE_QUEUE cannot be used: {error}") from error
     bound_disconnect(socketio.server.eio)
+    bound_requests(socketio.server.eio)
     # Calls of the history block the whole process under eventlet, and may: they are short (a commit
     # is about as long as a broadcast), and everybody has to wait for them anyway, for the order.
     history = History(settings.relay_db, settings.relay_keep)

@@ -17,6 +17,7 @@ from typing import Any
 from captioner.errors import SettingsError
 from captioner.settings import Settings
 from SocketIO_server import at_once, bounds
+from SocketIO_server.strict_http import strict
 
 
 def prepare(settings: Settings) -> None:
@@ -73,9 +74,11 @@ def serve(mode: str, listener: socket.socket, app: Callable[..., Any]) -> None:
     """Serve a WSGI application for ever."""
     connections = bounds.raise_connection_limit()
     if mode == "eventlet":
-        importlib.import_module("eventlet.wsgi").server(
+        wsgi = importlib.import_module("eventlet.wsgi")
+        wsgi.server(
             make_waitable(mode, listener),
             app,
+            protocol=strict(wsgi.HttpProtocol),
             max_size=connections,
             socket_timeout=60,  # seconds for a client to send what it has begun
             log_output=False,
@@ -89,6 +92,13 @@ def serve(mode: str, listener: socket.socket, app: Callable[..., Any]) -> None:
         # Of the servers that run WebSockets on threads, this one comes with Flask. Good for a few
         # dozen viewers: each has two threads.
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        make_server = importlib.import_module("werkzeug.serving").make_server
+        serving = importlib.import_module("werkzeug.serving")
         host, port = listener.getsockname()[:2]
-        make_server(host, port, app, threaded=True, fd=listener.fileno()).serve_forever()
+        serving.make_server(
+            host,
+            port,
+            app,
+            threaded=True,
+            request_handler=strict(serving.WSGIRequestHandler),
+            fd=listener.fileno(),
+        ).serve_forever()

@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import suppress
 from typing import Any
+from urllib.parse import parse_qs
 
 import engineio.socket
 from socketio.packet import Packet
@@ -120,6 +121,19 @@ def bound_disconnect(eio: Any) -> None:
             client.close(wait=False, reason=eio.reason.SERVER_DISCONNECT)
 
     eio.disconnect = disconnect
+
+
+def bound_requests(eio: Any) -> None:
+    """Let a post to a session that was closed a moment ago be refused; engineio fails on it."""
+    original = eio.handle_request
+
+    def handle_request(environ: dict[str, Any], start_response: Any) -> Any:
+        for sid in parse_qs(environ.get("QUERY_STRING", "")).get("sid", []):
+            if sid in eio.sockets and eio.sockets[sid].closed:
+                del eio.sockets[sid]
+        return original(environ, start_response)
+
+    eio.handle_request = handle_request
 
 
 def bound_eventlet() -> None:

@@ -31,6 +31,7 @@ from app1.cache import CaptionCache
 from app1.captioning import CaptionDesk, Captioned
 from app1.guards import DeleteTokens, RateLimiter, refuse_other_sites
 from app1.metrics import Metrics
+from app1.native_output import keep_native_lines_out
 from app1.outbox import Outbox
 from app1.problems import (
     BusyError,
@@ -320,6 +321,7 @@ def main() -> int:
         The exit status: 0; 1 when the port is taken; 2 for wrong settings or a model folder that
         cannot be used, which no second attempt would mend.
     """
+    keep_native_lines_out()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     stop = threading.Event()
     failures: list[CaptionerError] = []

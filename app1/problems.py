@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 
 from flask import Flask, Response, jsonify, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import BadHost, HTTPException
 
 from captioner.errors import CaptionerError
 
@@ -99,6 +99,9 @@ def install_error_handlers(app: Flask, render_page: Callable[[str], str]) -> Non
         if request.path.startswith("/api/"):
             response = jsonify(body)
             response.mimetype = "application/problem+json"
+        elif isinstance(request.routing_exception, BadHost):
+            # the page names its files after the host, and this one is no name
+            response = Response(str(body["detail"]), mimetype="text/plain")
         else:
             response = Response(render_page(str(body["detail"])), mimetype="text/html")
         response.status_code = status

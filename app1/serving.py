@@ -23,9 +23,10 @@ from typing import Any
 from flask import Flask
 from waitress.buffers import OverflowableBuffer
 from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
 from waitress.server import create_server
 from waitress.wasyncore import close_all
+
+from pages.strict_http import StrictChannel, StrictParser
 
 SPARE_THREADS = 16
 CROWDED = 350  # connections from which on a new one costs an old one
@@ -87,13 +88,13 @@ class PageServer:
         longest = app.config["MAX_CONTENT_LENGTH"]
         _raise_file_limit()
 
-        class Parser(HTTPRequestParser):
+        class Parser(StrictParser):
             def parse_header(self, header_plus: bytes) -> None:
                 super().parse_header(header_plus)
                 if self.body_rcv is not None:
                     self.body_rcv.buf = _LimitedBuffer(self.adj.inbuf_overflow, longest)
 
-        class Channel(HTTPChannel):
+        class Channel(StrictChannel):
             parser_class = Parser
 
             def __init__(self, server: Any, *args: Any, **options: Any) -> None:

@@ -16,11 +16,12 @@ if __name__ == "__main__":  # started alone: the checkout's root takes the place
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from flask import Flask, render_template
-from waitress.server import create_server
+from waitress.server import BaseWSGIServer, create_server
 
 from captioner.errors import SettingsError
 from captioner.settings import Settings, http_url
 from pages import relay_sources, share_pages, url_on_port
+from pages.strict_http import StrictChannel
 
 
 def create_app(settings: Settings) -> Flask:
@@ -59,6 +60,8 @@ def main() -> int:
         return 2
     print(f"app2 settings: {settings.describe()}", flush=True)
     host, port = settings.app2_host, settings.app2_port
+    # of every server: there is one for each address that the host's name stands for
+    BaseWSGIServer.channel_class = StrictChannel
     try:
         server = create_server(create_app(settings), host=host, port=port, ident=None, threads=8)
     except OSError as error:

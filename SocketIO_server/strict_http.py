@@ -1,0 +1,65 @@
+"""HTTP as the relay takes it, in place of what Python's http.server does by itself.
+
+Eventlet's and Werkzeug's request handlers are made of `BaseHTTPRequestHandler`. Left alone, it
+tells everybody the version of Python, answers what it cannot parse with a page of HTML, and writes
+a line to the log for each of those, as many as a stranger likes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def strict(handler: type[Any]) -> type[BaseHTTPRequestHandler]:
+    """A handler like this one that refuses ambiguous requests, with problem JSON, and no log."""
+
+    class Strict(handler):
+        def parse_request(self) -> bool:
+            if not super().parse_request():
+                return False
+            # RFC 9112, sections 5.1 and 6.1: of a request like these, a proxy may see another end
+            headers = self.headers
+            if headers.defects or not all(map(_TOKEN.fullmatch, headers)):
+                self.send_error(400, explain="A header is malformed.")
+                return False
+            if "Content-Length" in headers and "Transfer-Encoding" in headers:
+                sentence = "Content-Length and Transfer-Encoding do not go together."
+                self.send_error(400, explain=sentence)
+                return False
+            return True
+
+        def send_error(
+            self, code: int, message: str | None = None, explain: str | None = None
+        ) -> None:
+            """Answer, and close the connection: nobody knows where the next request begins.
+
+            `message` is left out, which often repeats what the client sent.
+            """
+            title = HTTPStatus(code).phrase
+            detail = explain or "The request could not be understood."
+            problem = {"type": "about:blank", "title": title, "status": code, "detail": detail}
+            body = json.dumps(problem).encode()
+            head = (
+                f"HTTP/1.1 {int(code)} {title}\r\n"
+                "Content-Type: application/problem+json\r\n"
+                f"Content-Length: {len(body)}\r\n"
+                "X-Content-Type-Options: nosniff\r\n"
+                "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"
+                "Connection: close\r\n\r\n"
+            )
+            self.close_connection = True
+            self.wfile.write(head.encode() + body)
+
+        def version_string(self) -> str:
+            return "relay"
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Strict

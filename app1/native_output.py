@@ -1,0 +1,24 @@
+"""Keeps the lines of native libraries out of app1's log.
+
+libjpeg, libpng and libtiff, inside OpenCV and Pillow, write what they find wrong with a picture to
+descriptor 2, past Python: libtiff a line for each row of a damaged fax, so that a small upload adds
+megabytes to the log. The sender is told in words what is wrong, and nobody else needs to know.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def keep_native_lines_out() -> None:
+    """Leave standard error to Python; what else is written there is dropped.
+
+    For the beginning of a process: who holds `sys.stderr` by then, a log handler say, writes into
+    nothing.
+    """
+    descriptor = sys.stderr.fileno()
+    sys.stderr.flush()
+    sys.stderr = os.fdopen(os.dup(descriptor), "w", buffering=1, errors="backslashreplace")
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), descriptor)
