@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from captioner.engine import Engine
+from captioner.familiarity import Familiarity
 from captioner.model_folder import ModelFolder
 from captioner.picture import DECODE_SIDE, Source, encoder_input, read_picture
 from captioner.search import BeamSearch, Hypothesis, Sampling
@@ -46,7 +47,8 @@ class Candidate:
 class Caption:
     """What is in a picture: the best candidate, and all of them.
 
-    `confident` is whether the probability reaches the threshold that the model folder names.
+    `confident` is whether the probability reaches the threshold that the model folder names, and
+    the picture is like those that the model knows.
     """
 
     candidates: tuple[Candidate, ...]
@@ -86,8 +88,15 @@ class Captioner:
     `model` is the manifest of its folder: name, encoder, decoder, sizes, scores, training data.
     """
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, model: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        model: dict[str, Any],
+        familiarity: Familiarity | None = None,
+    ) -> None:
         self._engine, self._tokenizer, self.model = engine, tokenizer, model
+        self._familiarity = familiarity
         self._input_size = int(model["encoder"]["input_size"])
         self._grid = tuple(model["encoder"]["grid"])
         self._search = model["decoder"]
@@ -108,7 +117,7 @@ class Captioner:
             encoder["input_size"], (*encoder["grid"], encoder["channels"]), decoder["units"],
             decoder["vocabulary_size"],
         )  # fmt: skip
-        return cls(engine, folder.tokenizer(), folder.manifest)
+        return cls(engine, folder.tokenizer(), folder.manifest, folder.familiarity())
 
     def caption(
         self,
@@ -146,13 +155,18 @@ class Captioner:
             strategy = BeamSearch(
                 beam_size, self._search["max_words"], self._search.get("length_penalty", 1.0)
             )
-        grid = self._engine.encode(encoder_input(rgb, self._input_size))
+        grid = self.encode(rgb)
         hypotheses = strategy.search(self._engine.read(grid))
         if max_candidates is None:
             max_candidates = beam_size
         candidates = tuple(self._candidate(h) for h in hypotheses[: max(1, max_candidates)])
-        threshold = self.model["confident_threshold"]
-        return Caption(candidates, confident=candidates[0].probability >= threshold)
+        sure = candidates[0].probability >= self.model["confident_threshold"]
+        familiar = self._familiarity is None or grid in self._familiarity
+        return Caption(candidates, confident=sure and familiar)
+
+    def encode(self, rgb: np.ndarray) -> np.ndarray:
+        """The encoder's grid (rows, columns, channels) float32 of a picture as `caption_rgb`'s."""
+        return self._engine.encode(encoder_input(rgb, self._input_size))
 
     def caption_batch(self, sources: Iterable[Source], **options: Any) -> list[Caption]:
         """Captions several pictures, each as `caption` does; the first that fails raises.

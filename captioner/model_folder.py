@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.errors import ModelFolderError
+from captioner.familiarity import Familiarity
 from captioner.tokenizer import Tokenizer
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
@@ -170,6 +171,24 @@ class ModelFolder:
             shutil.rmtree(old, ignore_errors=True)
         return cls(path, whole)
 
+    def familiarity(self) -> Familiarity | None:
+        """What is familiar to the model, where the folder says it."""
+        name = self.manifest.get("familiarity")
+        if name is None:
+            return None
+        channels = self.manifest["encoder"]["channels"]
+        return Familiarity.from_bytes(self.read_bytes(name), str(self.path / name), channels)
+
+    def with_familiarity(self, familiarity: Familiarity) -> ModelFolder:
+        """Keep in the folder what is familiar to the model, in place of what was there."""
+        name, content = "familiarity.npz", familiarity.to_bytes()
+        files = {key: entry for key, entry in self.manifest["files"].items() if key != name}
+        # Without the old one first, so that the manifest describes what is there at any moment.
+        self.amend(familiarity=None, files=files)
+        write_bytes(self.path / name, content)
+        about = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        return self.amend(familiarity=name, files={**files, name: about})
+
     def amend(self, **changes: Any) -> ModelFolder:
         """Change entries of the manifest that say something about the model, such as its scores.
 
@@ -218,10 +237,15 @@ def _find(model: str | Path | None) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a file of UTF-8 whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -266,6 +290,7 @@ def _problem(manifest: Any) -> str | None:
             return f"'files' has no valid 'bytes' and 'sha256' for {name!r:.80}"
     used = [manifest["tokenizer"], *(manifest["serving"][part] for part in _SERVING)]
     used += (manifest.get("weights") or {}).values()
+    used += [manifest["familiarity"]] if manifest.get("familiarity") else []
     for name in used:
         if name not in manifest["files"]:
             return f"{name!r:.80} is used but not among the 'files'"
@@ -341,6 +366,7 @@ _SCHEMA: list[tuple[str, Callable[[object], bool], str]] = [
     ("decoder.vocabulary_size", _is_count, _COUNT),
     ("decoder.max_words", lambda value: _is_count(value, 1, 1000), _COUNT),
     ("confident_threshold", _is_share, "a number from 0 to 1"),
+    ("familiarity", lambda value: value is None or _is_text(value), "a file name"),
     ("tokenizer", _is_text, "a file name"),
     *((f"serving.{part}", _is_text, "a file name") for part in _SERVING),
     ("weights", lambda value: value is None or _is_names(value), "file names"),

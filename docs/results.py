@@ -1,4 +1,4 @@
-"""Writes the README's table of results from the reports in the model's folder.
+"""Writes the README's table and figure of results from the reports in the model's folder.
 
     python docs/results.py            # or: make results
 
@@ -8,6 +8,7 @@ figures, with where they were read.
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import sys
@@ -60,7 +61,65 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def figure() -> str:
+    """BLEU-4 of all systems, and how often captions of each fifth are right, as SVG."""
+    reports = {
+        name: json.loads((ModelFolder.open().path / f"{name}.json").read_text(encoding="utf-8"))
+        for name in REPORTS
+    }
+    bars = [(name, float(b4)) for name, figures, _ in OTHERS
+            if re.fullmatch(r"[\d.]+", b4 := figures.split()[3])]  # fmt: skip
+    bars.append(("this project, as served", reports["flickr8k-test"]["scores"]["BLEU-4"]))
+    bars.sort(key=lambda bar: bar[1])
+    drawn = [_text(20, 28, "BLEU-4, Flickr8k test", "bold")]
+    for row, (name, value) in enumerate(bars):
+        y, colour = 44 + 30 * row, "#0f6e56" if "project" in name else "#b4c7c0"
+        drawn += [
+            f'<rect x="315" y="{y}" width="{6.4 * value:.0f}" height="20" rx="3" fill="{colour}"/>',
+            _text(307, y + 15, name, anchor="end"),
+            _text(321 + 6.4 * value, y + 15, f"{value:.1f}"),
+        ]
+    drawn.append(_text(560, 28, "Right captions, by how sure the model was", "bold"))
+    bottom = 44 + 30 * len(bars)
+    for share in (0, 0.5, 1):
+        y = bottom - 20 - share * (bottom - 70)
+        drawn += [
+            f'<path d="M610 {y:.0f} H900" stroke="#dddddd"/>',
+            _text(602, y + 4, f"{share:.0%}", anchor="end"),
+        ]
+    for name, colour in (("flickr8k-test", "#0f6e56"), ("coco-aside", "#c05621")):
+        places = [
+            (640 + 58 * fifth, bottom - 20 - part["right"] * (bottom - 70))
+            for fifth, part in enumerate(reports[name]["reliability"]["curve"])
+        ]
+        line = " ".join(f"{x},{y:.0f}" for x, y in places)
+        drawn += [
+            f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2.5"/>',
+            *(f'<circle cx="{x}" cy="{y:.0f}" r="4" fill="{colour}"/>' for x, y in places),
+        ]
+    drawn += [
+        _text(640, bottom + 2, "least sure fifth", anchor="middle"),
+        _text(872, bottom + 2, "surest fifth", anchor="middle"),
+        _text(900, bottom + 26, "MS COCO, set aside", anchor="end", colour="#c05621"),
+        _text(740, bottom + 26, "Flickr8k test", anchor="end", colour="#0f6e56"),
+    ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 940 {bottom + 44}" '
+        'font-family="system-ui, sans-serif" font-size="13">'
+        f'<rect width="940" height="{bottom + 44}" rx="8" fill="white"/>{"".join(drawn)}</svg>\n'
+    )
+
+
+def _text(
+    x: float, y: float, text: str, weight: str = "normal", anchor: str = "start",
+    colour: str = "#222222",
+) -> str:  # fmt: skip
+    place = f'x="{x:.0f}" y="{y:.0f}" text-anchor="{anchor}" font-weight="{weight}"'
+    return f'<text {place} fill="{colour}">{html.escape(text)}</text>'
+
+
 def main() -> None:
+    (ROOT / "docs" / "results.svg").write_text(figure(), encoding="utf-8")
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     block = f"{START}\n{table()}\n{END}"

@@ -253,6 +253,8 @@ def test_a_manifest_without_end(folder: ModelFolder) -> None:
         ({"decoder__units": 0}, "'decoder.units' has to be a whole number above 0"),
         ({"decoder__max_words": True}, "'decoder.max_words' has to be a whole number"),
         ({"decoder__vocabulary_size": 7.0}, "'decoder.vocabulary_size' has to be a whole number"),
+        ({"familiarity": "none.npz"}, "'none.npz' is used but not among the 'files'"),
+        ({"familiarity": 7}, "'familiarity' has to be a file name"),
         ({"confident_threshold": 1.5}, "'confident_threshold' has to be a number from 0 to 1"),
         ({"confident_threshold": float("nan")}, "'confident_threshold' has to be a number"),
         ({"serving__decoder_step": ...}, "'serving.decoder_step' has to be a file name"),

@@ -241,7 +241,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--into", metavar="MODEL", help="record there instead, by name or path")
     parser.add_argument("--only", metavar="FILE", help="JSON list of the photos' file names")
     parser.add_argument(
-        "--calibrate", action="store_true", help="set the model's threshold of being sure by these"
+        "--calibrate",
+        action="store_true",
+        help="set by these when the model is sure: above which probability, and of what pictures",
     )
 
 
@@ -263,6 +265,8 @@ def main(args: argparse.Namespace) -> int:
     import numpy as np
 
     from captioner.captioner import Captioner
+    from captioner.familiarity import Familiarity
+    from captioner.picture import DECODE_SIDE, read_picture
     from captioner.training import calibration
 
     folder = ModelFolder.open(args.model or settings.captioner_model)
@@ -292,6 +296,12 @@ def main(args: argparse.Namespace) -> int:
             )
         threshold = calibration.choose_threshold(np.array(probabilities), right)
         folder = folder.amend(confident_threshold=threshold)
+        pictures = (
+            read_picture(photo.path, shortest_side_at_least=DECODE_SIDE) for photo in photos
+        )
+        features = np.stack([captioner.encode(rgb).mean((0, 1)) for rgb in pictures])
+        if familiarity := Familiarity.fit(features):
+            folder = folder.with_familiarity(familiarity)
         print(f"{'threshold':<15}{threshold:>8g}")
     place = Path(args.data).resolve()
     name = (place if place.is_dir() else place.parent).name

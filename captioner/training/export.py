@@ -43,9 +43,11 @@ def main(arguments: argparse.Namespace) -> int:
     """Writes a model folder again with LiteRT files of another precision."""
     folder = ModelFolder.open(arguments.model)
     encoder, decoder = load_trained(folder)
+    name = folder.manifest.get("familiarity")
     write_folder(
-        arguments.out, encoder, decoder, folder.tokenizer(), folder.manifest, arguments.precision
-    )
+        arguments.out, encoder, decoder, folder.tokenizer(), folder.manifest, arguments.precision,
+        {name: folder.read_bytes(name)} if name else None,
+    )  # fmt: skip
     print(f"{arguments.out}: {arguments.precision}, from {folder.path}")
     return 0
 
