@@ -40,7 +40,7 @@ def create_app(settings: Settings) -> flask.Flask:
     library_log = logging.getLogger("relay.socketio")
     library_log.setLevel(logging.ERROR)
     library_log.addFilter(BriefFilter())
-    bound_waiting(DirectSocket if settings.relay_async_mode == "eventlet" else BoundedSocket)
+    bound_waiting(BoundedSocket if settings.relay_async_mode == "threading" else DirectSocket)
     try:
         socketio = SocketIO(
             app,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import socket
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,7 +17,7 @@ from typing import Any
 
 from captioner.errors import SettingsError
 from captioner.settings import Settings
-from SocketIO_server import at_once, bounds
+from SocketIO_server import bounds
 from SocketIO_server.strict_http import strict
 
 
@@ -44,9 +45,11 @@ def prepare(settings: Settings) -> None:
         if queue:
             eventlet.monkey_patch()  # for the queue's client, which uses plain sockets
         bounds.bound_eventlet()
-        at_once.let_eventlet_write_at_once()
-    elif mode == "gevent" and queue:
-        importlib.import_module("gevent.monkey").patch_all()
+    elif mode == "gevent":
+        # a package that is not kept up any more, which engineio would use if it found it
+        sys.modules["geventwebsocket"] = None  # type: ignore[assignment]
+        if queue:
+            importlib.import_module("gevent.monkey").patch_all()
 
 
 def make_lock(mode: str) -> AbstractContextManager[Any]:

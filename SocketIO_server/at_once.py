@@ -1,4 +1,4 @@
-"""Messages that go to the network at once, under eventlet.
+"""Messages that go to the network at once, under eventlet and gevent.
 
 engineio puts each message into a queue of each client, from which a task of that client takes it,
 makes a WebSocket frame of it and writes it: for a caption and 500 viewers, 500 timers, 1,000
@@ -6,21 +6,55 @@ switches and 500 equal frames. That was most of a broadcast. Here the frame is m
 broadcasts it writes it to each client for which nothing waits. What the network does not take at
 once goes the old way, and so does everything for clients without a WebSocket.
 
-It concerns python-engineio 4 and eventlet 0.4x.
+It concerns python-engineio 4.
 """
 
 from __future__ import annotations
 
-import importlib
+import struct
 from typing import Any
 
-from engineio.packet import MESSAGE, Packet
+from engineio.packet import MESSAGE, NOOP, Packet
 
+from SocketIO_server.async_modes import make_lock
 from SocketIO_server.bounds import BoundedSocket
 
 
-class Rest(bytes):
-    """The end of a frame of which the network has taken the beginning."""
+class Line:
+    """A socket of the async mode, under a WebSocket: it writes whole frames, one after the other.
+
+    simple-websocket, which gevent uses, takes for granted that `send` writes everything.
+    """
+
+    def __init__(self, waiting: Any, lock: Any) -> None:
+        self.rest = b""  # of a frame of which the network has taken the beginning
+        self._waiting = waiting
+        # the socket inside, which never waits: eventlet's name for it, and gevent's
+        self._plain = waiting.fd if hasattr(waiting, "fd") else waiting._sock
+        self._lock = lock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._waiting, name)
+
+    def send(self, data: bytes) -> None:
+        """Write all of it, after the rest of what came before; wait for the network."""
+        with self._lock:
+            rest, self.rest = self.rest, b""
+            self._waiting.sendall(rest + data)
+
+    sendall = send
+
+    def send_at_once(self, frame: bytes) -> int:
+        """Bytes of the frame that the network has taken; if any, what is left becomes the rest."""
+        if self._lock.locked() or self.rest:
+            return 0
+        try:
+            sent = int(self._plain.send(frame))
+        except OSError:  # full; or broken, which whoever waits to read from it finds out
+            return 0
+        if sent < len(frame):
+            self.rest = frame[sent:]
+        return sent
 
 
 class DirectSocket(BoundedSocket):
@@ -29,6 +63,7 @@ class DirectSocket(BoundedSocket):
     def __init__(self, server: Any, sid: str) -> None:
         super().__init__(server, sid)
         self._writer_waits = False  # the task that writes to the client, for an empty queue
+        self._line: Any = None
 
     def send(self, pkt: Any) -> None:
         """Write a packet as far as that goes without waiting, and leave the rest to the queue."""
@@ -37,54 +72,38 @@ class DirectSocket(BoundedSocket):
             if not self.check_ping_timeout():
                 return
             if not hasattr(pkt, "frame"):  # shared by all who get this packet
-                pkt.frame = self._websocket._pack_message(pkt.encode())
-            sent = self._websocket.send_at_once(pkt.frame)
+                pkt.frame = frame_of(pkt.encode())
+            sent = self._line.send_at_once(pkt.frame)
             if sent == len(pkt.frame):
                 return
             if sent:
-                pkt = Packet(MESSAGE, self._websocket.rest)
+                pkt = Packet(NOOP)  # the task, to write anything, has to write the rest before
+                pkt.encode()
+                pkt.data = self._line.rest  # is what it counts as
         self._writer_waits = False
         super().send(pkt)
 
     def poll(self) -> list[Any]:
         """Wait for packets to write."""
-        writes_frames = self.upgraded and not self._websocket.extensions
-        self._writer_waits = writes_frames and self.queue.empty()
+        self._writer_waits = self.upgraded and self.queue.empty()
         try:
             return super().poll()
         finally:
             self._writer_waits = False
 
+    def _websocket_handler(self, ws: Any) -> Any:
+        websocket = getattr(ws, "ws", ws)  # simple-websocket's, or eventlet's
+        name = "sock" if hasattr(websocket, "sock") else "socket"
+        self._line = Line(getattr(websocket, name), make_lock(self.server.async_mode))
+        setattr(websocket, name, self._line)
+        return super()._websocket_handler(ws)
 
-def let_eventlet_write_at_once() -> None:
-    """Give eventlet's WebSockets what `DirectSocket` needs."""
-    websocket: Any = importlib.import_module("eventlet.websocket")
-    original: Any = websocket.RFC6455WebSocket
 
-    class DirectWebSocket(original):
-        rest = Rest()  # of a frame; goes before anything else that is sent
-
-        def send_at_once(self, frame: bytes) -> int:
-            """Bytes of the frame that the network has taken; if any, what is left is in `rest`."""
-            if self._sendlock.locked() or self.rest:
-                return 0
-            try:
-                sent = int(self.socket.fd.send(frame))  # the socket itself, which never waits
-            except OSError:  # full, or broken, which the writing task will find too
-                return 0
-            if sent < len(frame):
-                self.rest = Rest(frame[sent:])
-            return sent
-
-        def send(self, message: Any, **options: Any) -> None:
-            if isinstance(message, Rest):
-                self._send(b"")
-            else:
-                super().send(message, **options)
-
-        def _send(self, frame: bytes) -> None:
-            with self._sendlock:
-                rest, self.rest = self.rest, Rest()
-                self.socket.sendall(rest + frame)
-
-    websocket.RFC6455WebSocket = DirectWebSocket
+def frame_of(message: str | bytes) -> bytes:
+    """A message as one WebSocket frame from a server, not compressed (RFC 6455, section 5.2)."""
+    kind, data = (0x81, message.encode()) if isinstance(message, str) else (0x82, message)
+    if len(data) < 126:
+        return struct.pack("!BB", kind, len(data)) + data
+    if len(data) < 1 << 16:
+        return struct.pack("!BBH", kind, 126, len(data)) + data
+    return struct.pack("!BBQ", kind, 127, len(data)) + data
