@@ -462,7 +462,11 @@ engineio.Server.__init__ = init
 def test_a_clock_that_jumps(
     make_servers: Callable[..., Servers], watch: Callable[[int], Watcher], tmp_path: Path
 ) -> None:
-    """The clocks of app1 and of the relay, for days to and fro, some dozens of times."""
+    """The clocks of app1 and of the relay, for days to and fro, some dozens of times.
+
+    app1's web server takes a jump for a client that says nothing for long, and may cut off an
+    upload; the uploader sends it again.
+    """
     servers = make_servers()
     servers.start_by("relay", handicapped(tmp_path, "relay", JUMPING_CLOCK))
     servers.start_by("app1", handicapped(tmp_path, "app1", JUMPING_CLOCK))
@@ -471,10 +475,12 @@ def test_a_clock_that_jumps(
     until = time.monotonic() + 120
     while len(answers) < 50 or watcher.connections < 4:  # until pings have been misjudged
         assert time.monotonic() < until, "the clock does no harm: this tests nothing"
-        answers += servers.upload((photo(len(answers)), f"{len(answers)}.png"))
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            answers += servers.upload((photo(len(answers)), f"{len(answers)}.png"))
     servers.wait_for(answers[-1]["id"])
     kept = servers.history()
-    assert ids(kept) == ids(answers)
+    known = set(ids(answers))
+    assert [identifier for identifier in ids(kept) if identifier in known] == ids(answers)
     assert [caption["seq"] for caption in kept] == list(range(1, len(kept) + 1))
     wait_until(lambda: len(watcher.captions) >= len(kept))
     assert watcher.captions == kept
