@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager
+from typing import Any
 
 import flask
 from flask_socketio import SocketIO
@@ -32,8 +34,8 @@ def create_app(settings: Settings) -> flask.Flask:
     To be called after `async_modes.prepare`.
 
     Raises:
-        SettingsError: the secret that publishers have to show cannot be kept, or a package for
-            RELAY_MESSAGE_QUEUE is missing.
+        SettingsError: the secret that publishers have to show cannot be kept, or
+            RELAY_MESSAGE_QUEUE is malformed.
     """
     app = flask.Flask(__name__, static_folder=None)
     origins = Origins(settings)
@@ -41,31 +43,45 @@ def create_app(settings: Settings) -> flask.Flask:
     library_log.setLevel(logging.ERROR)
     library_log.addFilter(BriefFilter())
     bound_waiting(BoundedSocket if settings.relay_async_mode == "threading" else DirectSocket)
-    try:
-        socketio = SocketIO(
-            app,
-            async_mode=settings.relay_async_mode,
-            # one client's messages one after the other, and no more of them than are being handled
-            async_handlers=False,
-            max_http_buffer_size=MAX_MESSAGE,
-            cors_allowed_origins=origins.allows,
-            cors_credentials=False,  # there are no cookies
-            manage_session=False,
-            serializer=BoundedPacket,
-            message_queue=settings.relay_message_queue or None,
-            logger=library_log,
-            engineio_logger=library_log,
-        )
-    except RuntimeError as error:  # says which package to install
-        raise SettingsError(f"RELAY_MESSAGE_QUEUE cannot be used: {error}") from error
+    socketio = SocketIO(
+        app,
+        async_mode=settings.relay_async_mode,
+        # one client's messages one after the other, and no more of them than are being handled
+        async_handlers=False,
+        max_http_buffer_size=MAX_MESSAGE,
+        cors_allowed_origins=origins.allows,
+        cors_credentials=False,  # there are no cookies
+        manage_session=False,
+        serializer=BoundedPacket,
+        logger=library_log,
+        engineio_logger=library_log,
+    )
     bound_disconnect(socketio.server.eio)
     bound_requests(socketio.server.eio)
-    # Calls of the history block the whole process under eventlet, and may: they are short (a commit
-    # is about as long as a broadcast), and everybody has to wait for them anyway, for the order.
-    history = History(settings.relay_db, settings.relay_keep)
     lock = async_modes.make_lock(settings.relay_async_mode)
-    relay = Relay(socketio, history, lock, settings.publisher_token())
+    relay = _make_relay(socketio, lock, settings)
     add_routes(app, relay, origins)
     app.wsgi_app = Guard(app.wsgi_app, settings)  # type: ignore[method-assign]
     app.extensions["relay"] = relay
     return app
+
+
+def _make_relay(socketio: SocketIO, lock: AbstractContextManager[Any], settings: Settings) -> Relay:
+    """A relay with a history in a file, or one of several with a history in Redis."""
+    token = settings.publisher_token()
+    if not settings.relay_message_queue:
+        # Calls of the history block the whole process under eventlet, and may: they are short (a
+        # commit is about as long as a broadcast), and everybody has to wait for them anyway, for
+        # the order.
+        history = History(settings.relay_db, settings.relay_keep)
+        return Relay(socketio, history, lock, token)
+    from SocketIO_server.redis_history import RedisHistory  # a package that few need
+    from SocketIO_server.shared import SharedRelay
+
+    try:
+        shared_history = RedisHistory(settings.relay_message_queue, settings.relay_keep)
+    except ValueError as error:  # it may repeat a password
+        raise SettingsError(
+            "RELAY_MESSAGE_QUEUE is malformed; it must be like redis://127.0.0.1:6379/0."
+        ) from error
+    return SharedRelay(socketio, shared_history, lock, token)

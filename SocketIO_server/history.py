@@ -2,7 +2,7 @@
 
 One object, one file, one process. Not thread-safe: whoever shares a `History` holds one lock around
 every call (see `events.Relay`). It knows messages and no web. Two relays on one file would number
-captions together but not hear of each other's; several relays need a history of another kind.
+captions together but not hear of each other's; several relays share a `redis_history.RedisHistory`.
 
 What it promises: `add` and `forget` return only when the change is on disk (a crash or a power cut
 loses nothing that was acknowledged); the same `id` is kept once, also when it comes again after it

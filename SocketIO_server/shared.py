@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from flask_socketio import SocketIO
@@ -62,12 +62,14 @@ class SharedRelay(Relay):
         super().__init__(socketio, history, lock, token)
         self.history_lock = nullcontext()  # it needs none
         self._name = secrets.token_hex(8)
-        self._position: str | None = None  # in the log; None: not known
+        self._position = ""  # in the log; "": not known
         self._trouble = ""  # why the log cannot be followed
         self._next_beat = 0.0
 
     def start(self) -> None:
         """Follow the log, in the background."""
+        with suppress(HistoryError), self.lock:  # if Redis is away, then when it is back
+            self._begin()
         self.socketio.start_background_task(self._follow)
 
     def why_not_ready(self) -> str | None:
@@ -85,12 +87,8 @@ class SharedRelay(Relay):
                     log.info("Redis can be used again.")
                     self._trouble = ""
                 continue
-            except LostTrackError as error:
-                log.warning("%s Viewers are sent away; they come back and catch up.", error)
-                self._send_viewers_away()
-                continue
             except HistoryError as error:
-                if not self._trouble:  # once
+                if not self._trouble and not self.closed:  # once
                     log.error("%s", error)
                 self._trouble = str(error)
             except Exception:  # without this task viewers would see nothing any more
@@ -102,20 +100,29 @@ class SharedRelay(Relay):
         if time.monotonic() >= self._next_beat:
             self._beat()
         with self.lock:
-            if self._position is None:
-                beginning = self.history.beginning()
-                self._in_progress = beginning.working
-                self._told = beginning.seq
-                self._position = beginning.position
-            if self._tell_changes():
-                return
+            if not self._position:
+                self._begin()
+            try:
+                if self._tell_changes():
+                    return
+            except LostTrackError as error:
+                log.warning("%s Viewers are sent away; they come back and catch up.", error)
+                self._send_viewers_away()
             position = self._position
         self.history.wait(position, BEAT)
 
+    def _begin(self) -> None:
+        """Take up the log where it is now. The caller holds the lock, and no viewer is live."""
+        beginning = self.history.beginning()
+        self._in_progress = beginning.working
+        self._told = beginning.seq
+        self.history.told = max(self.history.told, beginning.seq)
+        self._position = beginning.position
+
     def _tell_changes(self) -> bool:
         """Tell the next changes; whether there were any. The caller holds the lock."""
-        if self._position is None:
-            raise HistoryError(self._trouble or "The relay is just beginning.")
+        if not self._position:
+            raise HistoryError(self._trouble or "Redis has not been reached yet.")
         changes = self.history.changes(self._position)
         for change in changes:
             self._position = change.position
@@ -141,13 +148,14 @@ class SharedRelay(Relay):
             self._broadcast("forget", {"id": change.id})
 
     def _send_viewers_away(self) -> None:
-        with self.lock:
-            self._position = None
-            sockets = self.socketio.server.eio.sockets
-            for sid in [sid for sid, client in self._clients.items() if client.viewer]:
-                socket = sockets.get(self.socketio.server.manager.eio_sid_from_sid(sid, "/"))
-                if socket is not None:
-                    socket.cut(SENT_AWAY)
+        """Cut their connections, and take up the log anew. The caller holds the lock."""
+        self._position = ""
+        server = self.socketio.server
+        for sid in [sid for sid, client in self._clients.items() if client.viewer]:
+            socket = server.eio.sockets.get(server.manager.eio_sid_from_sid(sid, "/"))
+            if socket is not None:
+                socket.cut(SENT_AWAY)
+        self._begin()
 
     def _piece(
         self, position: int | None, last_seq: int | None

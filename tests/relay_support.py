@@ -161,9 +161,13 @@ class WireClient:
         self.acks: dict[int, Any] = {}
         self.refusal: Any = None
         self._next_ack = 0
-        assert self._recv()[0] == "0"
-        self.socket.send("40" + json.dumps(auth or {}))
-        answer = self._recv()
+        try:
+            assert self._recv()[0] == "0"
+            self.socket.send("40" + json.dumps(auth or {}))
+            answer = self._recv()
+        except Exception:
+            self.close()
+            raise
         if answer.startswith("44"):
             self.refusal = json.loads(answer[2:])
         else:

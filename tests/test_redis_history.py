@@ -183,6 +183,20 @@ def test_a_position_that_is_lost_is_noticed(kept: RedisHistory, redis: Redis) ->
         kept.changes(position)
 
 
+def test_the_log_is_bounded(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    shorter = redis_history._PRELUDE.replace(str(redis_history.CHANGES_KEPT), "10")
+    monkeypatch.setattr(redis_history, "_PRELUDE", shorter)
+    kept = RedisHistory(redis.url, keep=10)
+    kept.add(caption())
+    position = kept.beginning().position
+    for _ in range(300):  # Redis drops entries by the hundred
+        kept.fail_work("i", "No.")
+    assert redis.client.xlen("{captioner}:log") < 200
+    with pytest.raises(LostTrackError):
+        kept.changes(position)
+    kept.close()
+
+
 def test_numbers_that_viewers_know_do_not_come_again(kept: RedisHistory, redis: Redis) -> None:
     for _ in range(5):
         kept.add(caption())
