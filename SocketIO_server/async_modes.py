@@ -32,7 +32,12 @@ def prepare(settings: Settings) -> None:
         raise SettingsError(
             "RELAY_ASYNC_MODE is gevent, a package that is missing; run: pip install gevent"
         )
-    if queue.startswith("redis") and find_spec("redis") is None:
+    if queue and not queue.startswith(("redis://", "rediss://", "unix://")):
+        raise SettingsError(
+            "RELAY_MESSAGE_QUEUE must be the URL of a Redis server (redis://, rediss://, unix://), "
+            "in which several relays keep one history."
+        )
+    if queue and find_spec("redis") is None:
         raise SettingsError(
             "RELAY_MESSAGE_QUEUE needs a package that is missing; run: pip install redis"
         )
