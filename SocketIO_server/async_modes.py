@@ -93,9 +93,18 @@ def serve(mode: str, listener: socket.socket, app: Callable[..., Any]) -> None:
             debug=False,
         )
     elif mode == "gevent":
-        make_server = importlib.import_module("gevent.pywsgi").WSGIServer
-        waitable = make_waitable(mode, listener)
-        make_server(waitable, app, log=None, spawn=connections).serve_forever()
+        pywsgi: Any = importlib.import_module("gevent.pywsgi")
+
+        class Handler(pywsgi.WSGIHandler):
+            def handle_one_response(self) -> None:
+                super().handle_one_response()
+                # else it takes what comes last on a WebSocket for a request, a malformed one
+                if "HTTP_UPGRADE" in self.environ:
+                    self.close_connection = True
+
+        pywsgi.WSGIServer(
+            make_waitable(mode, listener), app, log=None, spawn=connections, handler_class=Handler
+        ).serve_forever()
     else:
         # Of the servers that run WebSockets on threads, this one comes with Flask. Good for a few
         # dozen viewers: each has two threads.
