@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,14 @@ PUBLISHER = {"token": TOKEN, "viewer": False}
 PHOTO = JPEG + bytes(150_000 - len(JPEG))
 BIG = {"caption": "a", "thumbnail": "data:image/jpeg;base64," + base64.b64encode(PHOTO).decode()}
 MESSAGE_BYTES = 201_000  # of BIG, as it is sent
+MODES = [
+    "eventlet",
+    "threading",
+    pytest.param(
+        "gevent",
+        marks=pytest.mark.skipif(find_spec("gevent") is None, reason="gevent is not installed"),
+    ),
+]
 
 
 @pytest.fixture
@@ -75,7 +84,7 @@ def connect() -> Iterator[Connect]:
 # Viewers that do not read
 
 
-@pytest.mark.parametrize("mode", ["eventlet", "threading"])
+@pytest.mark.parametrize("mode", MODES)
 def test_a_viewer_that_does_not_read_is_cut_off_and_caught_up(
     start_relay: StartRelay, connect: Connect, mode: str
 ) -> None:
@@ -169,7 +178,7 @@ def test_a_relay_that_stops_is_first_not_ready_and_then_closed(
     relay.history.close()
 
 
-@pytest.mark.parametrize("mode", ["eventlet", "threading"])
+@pytest.mark.parametrize("mode", MODES)
 def test_what_was_accepted_before_the_end_is_acknowledged(
     start_relay: StartRelay, connect: Connect, mode: str
 ) -> None:
@@ -450,7 +459,7 @@ def test_redis_is_away_for_a_while(
 
 
 @needs_redis
-@pytest.mark.parametrize("mode", ["eventlet", "threading"])
+@pytest.mark.parametrize("mode", MODES)
 def test_a_redis_that_hangs_holds_up_only_who_needs_it(
     start_relay: StartRelay, redis: Redis, connect: Connect, tmp_path: Path, mode: str
 ) -> None:
