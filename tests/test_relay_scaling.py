@@ -26,6 +26,7 @@ from SocketIO_server import async_modes
 from SocketIO_server.application import create_app
 from SocketIO_server.bounds import MAX_WAITING
 from SocketIO_server.events import PIECE_BYTES
+from SocketIO_server.messages import predict
 from tests.conftest import ROOT
 from tests.relay_support import (
     JPEG,
@@ -362,6 +363,31 @@ def test_viewers_that_connect_to_either_while_captions_pour_in(
             enough.set()
         for one in pouring:
             one.result()
+
+
+@needs_redis
+def test_a_viewer_that_knows_more_than_its_new_relay_has_told(
+    relays: tuple[Relay, Relay], redis: Redis, connect: Connect
+) -> None:
+    """It comes from a relay that was faster, and gets nothing twice."""
+    from SocketIO_server.redis_history import RedisHistory
+
+    first, second = relays
+    publisher = connect(first, PUBLISHER)
+    redis.client.config_set("appendfsync", "no")
+    second.server.process.send_signal(signal.SIGSTOP)  # not for so long that Redis seems away
+    shared = RedisHistory(redis.url, keep=10_000)
+    for _ in range(1_000):
+        shared.add(predict({"caption": "a"}))
+    shared.close()
+    with ThreadPoolExecutor() as pool:
+        coming = pool.submit(connect, second, {"last_seq": 1_000})
+        second.server.process.send_signal(signal.SIGCONT)
+        viewer = coming.result()
+    (piece,) = viewer.history()
+    assert (piece["captions"], piece["reset"]) == ([], False)
+    assert publisher.call("predict", {"caption": "a"})["seq"] == 1_001
+    assert viewer.receive()[1]["seq"] == 1_001
 
 
 @needs_redis
