@@ -94,7 +94,11 @@ class BoundedSocket(engineio.socket.Socket):
 
     def _websocket_handler(self, ws: Any) -> Any:
         self._websocket = ws
-        return super()._websocket_handler(ws)
+        try:
+            return super()._websocket_handler(ws)
+        finally:
+            if not self.closed:  # after what is no packet, engineio leaves that to the next ping
+                self.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_ERROR)
 
 
 def _size(packet: Any) -> int:
