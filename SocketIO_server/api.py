@@ -24,6 +24,8 @@ BATCH = 50  # captions read at a time: nobody else waits long for the history
 SECURITY_HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    # for requests without CORS only: pages that are allowed to read go on doing so
+    ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Referrer-Policy", "no-referrer"),
 ]
 

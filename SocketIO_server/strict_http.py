@@ -51,6 +51,8 @@ def strict(handler: type[Any]) -> type[BaseHTTPRequestHandler]:
                 f"Content-Length: {len(body)}\r\n"
                 "X-Content-Type-Options: nosniff\r\n"
                 "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"
+                "Cross-Origin-Resource-Policy: same-origin\r\n"
+                "Referrer-Policy: no-referrer\r\n"
                 "Connection: close\r\n\r\n"
             )
             self.close_connection = True

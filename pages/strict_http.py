@@ -47,6 +47,8 @@ class ProblemTask(ErrorTask):
             ("Content-Type", "application/problem+json"),
             ("X-Content-Type-Options", "nosniff"),
             ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+            ("Cross-Origin-Resource-Policy", "same-origin"),
+            ("Referrer-Policy", "no-referrer"),
         ]
         self.content_length = len(body)
         self.set_close_on_finish()

@@ -18,7 +18,7 @@ import websocket
 
 from tests.hostile.exchange import complaints, exchange, peak_memory, send_and_cut
 from tests.hostile.frames import POLLING, WEBSOCKET, frames, polling, refused_events
-from tests.hostile.web import malformed
+from tests.hostile.web import malformed, sound
 from tests.relay_support import TOKEN, Relay, WireClient, wait_until
 
 MOST_MEMORY = 150 * 2**20  # bytes, of which Python and its libraries are a third
@@ -136,7 +136,8 @@ def test_malformed_or_wrong_credentials_let_nobody_in(
 
 def test_requests(relay: Relay, bystanders: Bystanders) -> None:
     wrong: list[str] = []
-    for number, case in enumerate((*malformed(POLLING), *polling())):
+    good = sound("/", "/healthz", "/readyz", "/metrics", "/api/captions", POLLING)
+    for number, case in enumerate((*good, *malformed(POLLING), *polling())):
         session = ""
         if b"SID" in case.data:
             session = json.loads(relay.get(POLLING)[2][1:])["sid"]

@@ -17,7 +17,7 @@ from tests.conftest import ROOT, Server
 from tests.hostile import Case
 from tests.hostile.exchange import Answer, complaints, exchange, peak_memory, send_and_cut
 from tests.hostile.pictures import PARTS
-from tests.hostile.web import FILE_NAMES, HTML, malformed, uploads
+from tests.hostile.web import FILE_NAMES, HTML, malformed, sound, uploads
 from tests.relay_support import TOKEN, Relay, free_port, wait_until
 
 # Bytes. The largest picture that is accepted has 50 megapixels and costs up to 16 bytes for each
@@ -108,7 +108,15 @@ def test_pictures(
     assert wrong == []
 
 
-@pytest.mark.parametrize("cases", [malformed("/api/captions"), uploads()], ids=["HTTP", "forms"])
+SOUND = ("/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/api/model")
+FILES = ("/static/upload.js", "/shared/base.css", "/shared/favicon.svg")
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [sound(*SOUND, *FILES), malformed("/api/captions"), uploads()],
+    ids=["sound", "HTTP", "forms"],
+)
 def test_requests(
     app1: App1, unharmed: None, picture: Callable[..., bytes], cases: Iterator[Case]
 ) -> None:
@@ -148,10 +156,10 @@ def test_app2(start_server: Callable[..., Server], free_port: Callable[[], int])
     port = free_port()
     server = start_server("app2", APP2_PORT=port)
     wrong: list[str] = []
-    for case in malformed("/"):
+    (page,) = sound("/")
+    for case in (*sound("/healthz", "/static/wall.js", "/shared/base.css"), *malformed("/")):
         wrong += complaints(case, exchange(port, case.data))
-        page = exchange(port, b"GET / HTTP/1.0\r\n\r\n")
-        wrong += complaints(Case("page", f"after {case.name}", b"", frozenset({200})), page)
+        wrong += complaints(page, exchange(port, page.data))
     assert wrong == []
     assert "Traceback" not in server.output
     assert len(server.lines) < MOST_LINES

@@ -19,6 +19,14 @@ INSIDES = re.compile(
     rb"Traceback|File \"|site-packages|\.py\b|BaseHTTP|Python/|Werkzeug|waitress|eventlet", re.I
 )
 
+# Of every answer of every process, whatever it is about.
+SECURITY_HEADERS = {
+    "x-content-type-options": "^nosniff$",
+    "content-security-policy": "default-src '(self|none)'; .*frame-ancestors 'none'",
+    "cross-origin-resource-policy": "^same-origin$",
+    "referrer-policy": "^(no-referrer|same-origin)$",
+}
+
 
 class Answer(NamedTuple):
     """One HTTP answer; `headers` with names in lower case."""
@@ -74,10 +82,9 @@ def complaints(case: Case, answers: list[Answer]) -> list[str]:
             continue
         if "server" in headers:
             found.append(f"{about}: server: {headers['server']}")
-        if body and headers.get("x-content-type-options") != "nosniff":
-            found.append(f"{about}: no nosniff in {headers}")
-        if body and "frame-ancestors 'none'" not in headers.get("content-security-policy", ""):
-            found.append(f"{about}: no frame-ancestors in {headers}")
+        for name, value in SECURITY_HEADERS.items():
+            if body and not re.search(value, headers.get(name, "")):
+                found.append(f"{about}: no {name} in {headers}")
         if INSIDES.search(body) and headers["content-type"].startswith("application/"):
             found.append(f"{about}: insides in {body[:200]!r}")
         if b"Traceback" in body:

@@ -41,6 +41,12 @@ def malformed(post_to: str) -> Iterator[Case]:
         yield Case("smuggling", name, post + headers_and_body, REFUSED)
 
 
+def sound(*paths: str) -> Iterator[Case]:
+    """Requests that nothing is wrong with, to see how they are answered."""
+    for path in paths:
+        yield Case("sound", path, f"GET {path} {HEAD}\r\n".encode(), FINE)
+
+
 def uploads() -> Iterator[Case]:
     """Uploads to app1 of which the form, a field, a name or the address is wrong."""
     yield from _forms()
