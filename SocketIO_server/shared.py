@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from flask_socketio import SocketIO
@@ -68,8 +68,11 @@ class SharedRelay(Relay):
 
     def start(self) -> None:
         """Follow the log, in the background."""
-        with suppress(HistoryError), self.lock:  # if Redis is away, then when it is back
-            self._begin()
+        try:
+            with self.lock:
+                self._begin()
+        except HistoryError as error:  # whoever asked `why_not_ready` knows
+            self._trouble = str(error)
         self.socketio.start_background_task(self._follow)
 
     def why_not_ready(self) -> str | None:
@@ -82,10 +85,12 @@ class SharedRelay(Relay):
         """Tell viewers what changes, for ever."""
         while True:
             try:
-                self._step()
+                told = self._step()
                 if self._trouble:
                     log.info("Redis can be used again.")
                     self._trouble = ""
+                if not told:
+                    self.history.wait(self._position, BEAT)
                 continue
             except HistoryError as error:
                 if not self._trouble and not self.closed:  # once
@@ -95,21 +100,19 @@ class SharedRelay(Relay):
                 log.exception("A change could not be told.")
             self.socketio.sleep(RETRY)
 
-    def _step(self) -> None:
-        """Tell the next changes, or wait for some."""
+    def _step(self) -> bool:
+        """Tell the next changes; whether there were any."""
         if time.monotonic() >= self._next_beat:
             self._beat()
         with self.lock:
             if not self._position:
                 self._begin()
             try:
-                if self._tell_changes():
-                    return
+                return self._tell_changes()
             except LostTrackError as error:
                 log.warning("%s Viewers are sent away; they come back and catch up.", error)
                 self._send_viewers_away()
-            position = self._position
-        self.history.wait(position, BEAT)
+                return False
 
     def _begin(self) -> None:
         """Take up the log where it is now. The caller holds the lock, and no viewer is live."""
