@@ -246,11 +246,13 @@ def test_each_process_is_killed_in_turn_and_all_of_them(
         for first in range(0, PHOTOS, AT_ONCE):
             those = range(first, first + AT_ONCE)
             while len(answered) == first:
-                with contextlib.suppress(OSError, http.client.HTTPException):
+                try:
                     answers = servers.upload(*((photo(i), names[i]) for i in those))
                     answered.extend(
                         (a["id"], names[i]) for a, i in zip(answers, those, strict=True)
                     )
+                except (OSError, http.client.HTTPException):
+                    time.sleep(0.02)  # app1 is away: ask again
 
     def so_many(count: int) -> Callable[[], bool]:
         return lambda: len(answered) >= count or not uploader.is_alive()
@@ -281,7 +283,7 @@ def test_each_process_is_killed_in_turn_and_all_of_them(
     wait_until(lambda: len(watcher.captions) >= len(kept))
     assert watcher.captions == kept
     assert watcher.resets == 0
-    assert watcher.connections > sum("relay" in kill for kill in KILLS)
+    assert watcher.connections > 1
     wait_until(lambda: len(viewer.captions) >= len(kept))
     assert viewer.in_order() == kept
     viewer.sio.disconnect()
