@@ -207,6 +207,21 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture
+def evil() -> Iterator[str]:
+    """The address of a page of somebody else's, on 127.0.0.1."""
+    from flask import Flask
+    from werkzeug.serving import make_server
+
+    server = make_server("127.0.0.1", 0, Flask("evil", static_folder=None), threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
 def open_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Chromium]]:
     """Opens headless Chromium with a fresh profile: `open_browser("--flag", preference=value)`."""
     from tests.chromium import Chromium
