@@ -331,12 +331,17 @@ def noise(seed: int, side: int) -> bytes:
 
 
 # No file may grow beyond 300 kB, which is to SQLite as if there were no more room.
-FULL_DISK = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, -1))"
+FULL_DISK = """
+from resource import RLIMIT_FSIZE, getrlimit, setrlimit
+setrlimit(RLIMIT_FSIZE, (300_000, getrlimit(RLIMIT_FSIZE)[1]))
+"""
 
 
 def make_room(server: Server) -> None:
-    resource = pytest.importorskip("resource")
-    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (-1, -1))
+    import resource  # not on every system, but where this is called
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, limits)
 
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit(2) of Linux")
