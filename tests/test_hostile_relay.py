@@ -69,6 +69,7 @@ def bystanders(relay: Relay) -> Iterator[Bystanders]:
     assert [relay.get(path)[0] for path in ("/healthz", "/readyz", "/metrics")] == [200] * 3
     assert peak_memory(relay.server.process.pid) < MOST_MEMORY
     assert "Traceback" not in relay.server.output
+    assert TOKEN not in relay.server.output
     assert len(relay.server.lines) < MOST_LINES, relay.server.output[-5_000:]
 
 

@@ -86,6 +86,7 @@ def unharmed(app1: App1, relay: Relay) -> Iterator[None]:
     for server in (app1.server, relay.server):
         assert server.process.poll() is None
         assert "Traceback" not in server.output
+        assert TOKEN not in server.output
         assert len(server.lines) < MOST_LINES, server.output[-5_000:]
     assert peak_memory(app1.server.process.pid) < MOST_MEMORY
     assert exchange(app1.port, b"GET /readyz HTTP/1.0\r\n\r\n")[0].status == 200
