@@ -194,7 +194,7 @@ class Guard:
         if "HTTP_TRANSFER_ENCODING" in environ:
             return 411, "Length Required", "Send the body in one piece, with a Content-Length."
         length = str(environ.get("CONTENT_LENGTH") or "0")
-        if not length.isdecimal() or int(length) > MAX_MESSAGE:
+        if not length.isdecimal() or len(length) > 15 or int(length) > MAX_MESSAGE:
             return 413, "Content Too Large", f"At most {MAX_MESSAGE} bytes are taken at once."
         if environ.get("HTTP_UPGRADE", "").lower() == "websocket" and not (
             environ.get("HTTP_SEC_WEBSOCKET_VERSION") == "13"

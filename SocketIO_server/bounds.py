@@ -96,9 +96,11 @@ class BoundedSocket(engineio.socket.Socket):
         self._websocket = ws
         try:
             return super()._websocket_handler(ws)
-        finally:
-            if not self.closed:  # after what is no packet, engineio leaves that to the next ping
+        except (ValueError, IndexError):  # what came was no packet; engineio leaves all as it was
+            self.upgrading = False
+            if self.upgraded and not self.closed:
                 self.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_ERROR)
+            return []
 
 
 def _size(packet: Any) -> int:

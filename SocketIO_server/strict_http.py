@@ -12,6 +12,7 @@ import re
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any
+from urllib.parse import urlsplit
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -25,6 +26,14 @@ def strict(handler: type[Any]) -> type[BaseHTTPRequestHandler]:
                 return False
             # RFC 9112, sections 5.1 and 6.1: of a request like these, a proxy may see another end
             headers = self.headers
+            try:
+                urlsplit(self.path)
+            except ValueError:  # half an IPv6 address
+                self.send_error(400)
+                return False
+            if self.request_version == "HTTP/0.9":  # an answer would have no headers
+                self.send_error(400)
+                return False
             if headers.defects or not all(map(_TOKEN.fullmatch, headers)):
                 self.send_error(400, explain="A header is malformed.")
                 return False
@@ -58,8 +67,9 @@ def strict(handler: type[Any]) -> type[BaseHTTPRequestHandler]:
             self.close_connection = True
             self.wfile.write(head.encode() + body)
 
-        def version_string(self) -> str:
-            return "relay"
+        def send_header(self, keyword: str, value: str) -> None:
+            if keyword.lower() != "server":
+                super().send_header(keyword, value)
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -11,11 +11,13 @@ import json
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import websocket
 
+from tests.hostile import Case
 from tests.hostile.exchange import complaints, exchange, peak_memory, send_and_cut
 from tests.hostile.frames import POLLING, WEBSOCKET, frames, polling, refused_events
 from tests.hostile.web import malformed, sound
@@ -135,20 +137,37 @@ def test_malformed_or_wrong_credentials_let_nobody_in(
     assert "smuggled" not in captions(relay)
 
 
+def requests(relay: Relay) -> Iterator[Case]:
+    """Requests for this relay, those that name a session with one that has just begun."""
+    good = sound("/", "/healthz", "/readyz", "/metrics", "/api/captions", POLLING)
+    for case in (*good, *malformed(POLLING), *polling()):
+        session = json.loads(relay.get(POLLING)[2][1:])["sid"] if b"SID" in case.data else ""
+        yield case._replace(data=case.data.replace(b"SID", session.encode()))
+
+
 def test_requests(relay: Relay, bystanders: Bystanders) -> None:
     wrong: list[str] = []
-    good = sound("/", "/healthz", "/readyz", "/metrics", "/api/captions", POLLING)
-    for number, case in enumerate((*good, *malformed(POLLING), *polling())):
-        session = ""
-        if b"SID" in case.data:
-            session = json.loads(relay.get(POLLING)[2][1:])["sid"]
-        data = case.data.replace(b"SID", session.encode())
+    for number, case in enumerate(requests(relay)):
         if number % 5 == 0:
-            send_and_cut(relay.port, data)
-        wrong += complaints(case, exchange(relay.port, data))
+            send_and_cut(relay.port, case.data)
+        wrong += complaints(case, exchange(relay.port, case.data))
         bystanders.publish()
     assert wrong == []
     assert not any("hostile" in caption for caption in captions(relay) - {"hostile"})
+
+
+def test_requests_to_a_relay_on_threads(tmp_path: Path) -> None:
+    """Its web server is another one."""
+    relay = Relay(tmp_path, RELAY_ASYNC_MODE="threading")
+    wrong: list[str] = []
+    for case in requests(relay):
+        wrong += complaints(case, exchange(relay.port, case.data))
+    assert wrong == []
+    bystanders = Bystanders(relay)
+    bystanders.publish()
+    bystanders.leave()
+    assert relay.stop() == 0
+    assert "Traceback" not in relay.server.output
 
 
 def test_a_flood_of_connections(relay: Relay, bystanders: Bystanders) -> None:
