@@ -3,18 +3,20 @@
 #             (make test ARGS="tests/test_cli.py -x" runs a part of it)
 # make results writes the README's table of results again from the reports in the model's folder
 # make lock   makes requirements.lock again from the versions in requirements*.txt
+# make audit  looks up the known vulnerabilities of all that requirements.lock pins, in PyPI's database
 #
 # A Python other than the first that fits: make run PYTHON=python3.12
 
 VENV ?= .venv
 BIN = $(VENV)/bin
 UV = 0.13.9
+PIP_AUDIT = 2.10.1
 IN_RANGE = import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11 python3.10; do \
 	$$python -c '$(IN_RANGE)' 2>/dev/null && echo $$python && break; done),python3)
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run test results lock
+.PHONY: help run test results lock audit
 .NOTPARALLEL:
 
 help:
@@ -59,3 +61,10 @@ lock:
 	grep -hv '^-' requirements.txt requirements-test.txt | \
 	"$$tools/bin/uv" pip compile --quiet --universal --python-version 3.10 --upgrade --no-annotate \
 		--custom-compile-command 'make lock' --output-file requirements.lock -
+
+# The pins for this Python's version. Strict: what the database does not know fails, too.
+audit:
+	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
+	$(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet pip-audit==$(PIP_AUDIT) && \
+	"$$tools/bin/pip-audit" --strict --disable-pip --no-deps --progress-spinner off \
+		--requirement requirements.lock
