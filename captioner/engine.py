@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from ai_edge_litert.interpreter import Interpreter
 
 from captioner.errors import ModelFolderError
 
@@ -35,9 +35,7 @@ class Engine:
         self._encoder = Network("encoder", encoder, threads)
         # A step is too small a piece of work to be shared by threads.
         self._init = Network("decoder_init", decoder_init, 1)
-        # Not by XNNPACK: in LiteRT 2.3 about one interpreter in ten of a step with an open batch
-        # then gives other numbers each time that it gets the same input.
-        self._step = Network("decoder_step", decoder_step, 1, xnnpack=False)
+        self._step = Network("decoder_step", decoder_step, 1)
 
     def check(self, input_size: int, grid: tuple[int, int, int], units: int, words: int) -> None:
         """Raises ModelFolderError unless the files have these sizes.
@@ -90,16 +88,9 @@ class PhotoSteps:
 class Network:
     """One LiteRT model, called by the names of its signature."""
 
-    def __init__(self, name: str, content: bytes, threads: int, xnnpack: bool = True) -> None:
-        kernels = (
-            OpResolverType.AUTO if xnnpack else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        )
+    def __init__(self, name: str, content: bytes, threads: int) -> None:
         try:
-            self._interpreter = Interpreter(
-                model_content=content,
-                num_threads=threads,
-                experimental_op_resolver_type=kernels,
-            )
+            self._interpreter = Interpreter(model_content=content, num_threads=threads)
             self._runner = self._interpreter.get_signature_runner(SIGNATURE)
         except (ValueError, RuntimeError, KeyError) as error:
             raise ModelFolderError(

@@ -18,11 +18,13 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from captioner.errors import ModelFolderError
-from captioner.familiarity import Familiarity
 from captioner.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from captioner.familiarity import Familiarity
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 FORMAT = 1
@@ -173,6 +175,8 @@ class ModelFolder:
 
     def familiarity(self) -> Familiarity | None:
         """What is familiar to the model, where the folder says it."""
+        from captioner.familiarity import Familiarity  # NumPy, which no `--help` has to wait for
+
         name = self.manifest.get("familiarity")
         if name is None:
             return None

@@ -45,6 +45,8 @@ def main() -> None:
     for name, (whose, verdict) in PHOTOS.items():
         photo = getattr(skimage.data, name)()
         photo = np.asarray(photo[0] if isinstance(photo, tuple) else photo)
+        if photo.dtype == bool:
+            photo = photo.astype(np.uint8) * 255
         if photo.ndim == 2:
             photo = np.stack([photo] * 3, axis=-1)
         answer = captioner.caption(photo)

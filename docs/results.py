@@ -81,11 +81,11 @@ def figure() -> str:
         ]
     drawn.append(_text(560, 28, "Right captions, by how sure the model was", "bold"))
     bottom = 44 + 30 * len(bars)
-    for share in (0, 0.5, 1):
-        y = bottom - 20 - share * (bottom - 70)
+    for share in (0.0, 0.5, 1.0):
+        line_y = bottom - 20 - share * (bottom - 70)
         drawn += [
-            f'<path d="M610 {y:.0f} H900" stroke="#dddddd"/>',
-            _text(602, y + 4, f"{share:.0%}", anchor="end"),
+            f'<path d="M610 {line_y:.0f} H900" stroke="#dddddd"/>',
+            _text(602, line_y + 4, f"{share:.0%}", anchor="end"),
         ]
     for name, colour in (("flickr8k-test", "#0f6e56"), ("coco-aside", "#c05621")):
         places = [

@@ -14,6 +14,7 @@ captions are made of it. This file knows nothing of searching or of words.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -29,6 +30,28 @@ class Prepared(NamedTuple):
     state: (
         Any  # (photos, 1, 4 * units): h and c of the attention LSTM, h and c of the language LSTM
     )
+
+
+class _Dense(layers.Dense):
+    """A dense layer that folds all axes but the last into one, and unfolds them again.
+
+    Keras's own computes the shapes for that while it runs. In an exported step with an open batch,
+    LiteRT then knows few sizes beforehand, and XNNPACK gets the step in a dozen pieces; LiteRT 2.3
+    also overwrites, in up to half of all such interpreters, numbers that later pieces still need.
+    """
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        return _by_rows(super().call, inputs, self.units)
+
+
+def _by_rows(function: Callable[[Any], Any], x: Any, size: int) -> Any:
+    """`function` of x (..., n) as (rows, n); what comes of it as (..., size)."""
+    if len(x.shape) == 2:
+        return function(x)
+    rows = ops.reshape(x, (-1, x.shape[-1]))
+    unknown = sum(side is None for side in x.shape)
+    sides = ops.shape(x) if unknown > 1 else [-1 if side is None else side for side in x.shape]
+    return ops.reshape(function(rows), (*sides[:-1], size))
 
 
 @keras.saving.register_keras_serializable("captioner")
@@ -57,7 +80,7 @@ class Decoder(layers.Layer):
             raise ValueError(f"heads ({heads}) has to divide units ({units})")
         self.vocabulary_size, self.channels = vocabulary_size, channels
         self.units, self.heads, self.dropout = units, heads, dropout
-        dense = lambda size, name, bias=True: layers.Dense(size, use_bias=bias, name=name)  # noqa: E731
+        dense = lambda size, name, bias=True: _Dense(size, use_bias=bias, name=name)  # noqa: E731
         self.embedding = layers.Embedding(
             vocabulary_size, units, embeddings_initializer=keras.initializers.RandomNormal(0, 0.05),
             name="embedding",
@@ -149,7 +172,8 @@ class Decoder(layers.Layer):
         """hidden (..., units) -> logits (..., vocabulary_size) float32."""
         hidden = self.out(self.drop_out(hidden, training=training))
         table = ops.transpose(ops.cast(self.embedding.embeddings, hidden.dtype))
-        return ops.cast(ops.matmul(hidden, table), "float32") + self.output_bias
+        logits = _by_rows(lambda rows: ops.matmul(rows, table), hidden, self.vocabulary_size)
+        return ops.cast(logits, "float32") + self.output_bias
 
     def sharpen(self, temperature: float) -> None:
         """Divides all logits by `temperature` from now on; below 1 likely words get likelier."""

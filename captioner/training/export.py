@@ -43,10 +43,11 @@ def main(arguments: argparse.Namespace) -> int:
     """Writes a model folder again with LiteRT files of another precision."""
     folder = ModelFolder.open(arguments.model)
     encoder, decoder = load_trained(folder)
-    name = folder.manifest.get("familiarity")
+    # Those that are written anew come after these, and replace them.
+    others = {name: folder.read_bytes(name) for name in folder.manifest["files"]}
     write_folder(
         arguments.out, encoder, decoder, folder.tokenizer(), folder.manifest, arguments.precision,
-        {name: folder.read_bytes(name)} if name else None,
+        others,
     )  # fmt: skip
     print(f"{arguments.out}: {arguments.precision}, from {folder.path}")
     return 0
@@ -110,11 +111,11 @@ def write_folder(
         for variable in decoder.trainable_variables
     }
     files = {
+        **(more or {}),
         "encoder.npz": _npz(encoder_weights(encoder)),
         "decoder.npz": _npz(decoder_arrays),
         "tokenizer.p": tokenizer.to_bytes(),
         **{f"{part}.tflite": content for part, content in litert.items()},
-        **(more or {}),
     }
     about = {
         **{key: value for key, value in manifest.items() if key not in ("format", "files", "name")},
