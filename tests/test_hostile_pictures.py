@@ -136,6 +136,14 @@ def test_the_corpus_has_no_case_twice_and_is_the_same_each_time(part: Any) -> No
     assert first == [(case.name, zlib.crc32(case.data)) for case in part()]
 
 
+def test_large_pictures_are_converted_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few rows at a time, to the same pixels as all at once."""
+    whole = {name: read_picture(data) for name, data in originals().items()}
+    monkeypatch.setattr("captioner.picture._STRIP_PIXELS", 96 * 5)
+    for name, data in originals().items():
+        np.testing.assert_array_equal(read_picture(data), whole[name], name)
+
+
 def test_scans_of_a_jpeg_are_counted() -> None:
     """Each would take the decoder through the whole picture again."""
     assert read(progressive_jpeg(800, 600, scans=100))
