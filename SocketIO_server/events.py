@@ -314,7 +314,8 @@ class Relay:
         self.socketio.emit(event, payload, to=sid)
 
     def _broadcast(self, event: str, payload: dict[str, Any]) -> None:
-        # Never waits: it puts the message into each viewer's queue. The caller holds the lock.
+        # Never waits: what the network does not take goes into the viewer's queue. The caller holds
+        # the lock.
         self.socketio.emit(event, payload, to=LIVE)
 
     def _hang_up(self, sid: str) -> None:

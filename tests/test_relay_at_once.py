@@ -18,6 +18,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, TextMessage
 
 from SocketIO_server.at_once import DirectSocket, Line, frame_of
+from SocketIO_server.server import listen
 from tests.relay_support import JPEG, TOKEN, Client, Relay, WireClient, numbers, wait_until
 
 StartRelay = Callable[..., Relay]
@@ -148,6 +149,15 @@ def test_while_somebody_writes_nobody_else_does() -> None:
             assert line.send_at_once(b"a") == 0
         theirs.close()
         assert line.send_at_once(b"a") == 0  # broken: it is left to the writing task
+
+
+def test_the_end_of_a_message_does_not_wait_for_an_acknowledgement() -> None:
+    with (
+        closing(listen("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()[:2]),
+        listener.accept()[0] as ours,
+    ):
+        assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_what_follows_a_rest_stays_behind_it() -> None:
