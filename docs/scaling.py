@@ -1,0 +1,101 @@
+"""Writes the table of `docs/scaling.md` from the result files in `benchmarks/`.
+
+python docs/scaling.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent
+BENCHMARKS = FOLDER.parent / "benchmarks"
+START, END = "<!-- table: python docs/scaling.py -->", "<!-- /table -->"
+
+MEMORY = "app1's memory"
+
+Result = Mapping[str, Any]
+
+
+def table(results: Mapping[str, Result]) -> str:
+    """What one machine bears, in Markdown.
+
+    Args:
+        results: the contents of `serving.json` and `relay.json`, by these names without ending.
+    """
+    lines = ["| one machine, all three servers | measured | file |", "|---|---|---|"]
+    for name, row_of in (("serving", _serving), ("relay", _relay)):
+        link = f"[{name}](../benchmarks/{name}.json)"
+        lines += [f"| {what} | {measured} | {link} |" for what, measured in row_of(results[name])]
+    machines = {_machine(results[name]) for name in ("serving", "relay")}
+    return "\n".join([*lines, "", f"Measured on {'; and on '.join(sorted(machines))}."])
+
+
+def _serving(result: Result) -> list[tuple[str, str]]:
+    seen = result["milliseconds, one at a time"]["upload to viewer"]
+    crowd = result["crowd"]
+    wait = crowd["milliseconds to an answer"]
+    processor = crowd["processor milliseconds a caption"]
+    return [
+        ("captions a second, new photos", f"{crowd['captions in time'] / crowd['seconds']:.1f}"),
+        (
+            "upload to the viewer's screen, one at a time, p50 / p95",
+            f"{seen['p50']:.0f} / {seen['p95']:.0f} ms",
+        ),
+        (
+            "32 people who upload without pause: a caption after, p50 / p99",
+            f"{wait['p50'] / 1000:.1f} / {wait['p99'] / 1000:.1f} s",
+        ),
+        ("processor time a caption, app1", f"{processor['app1']:.0f} ms"),
+        ("processor time a caption, relay, one viewer", f"{processor['relay']:.1f} ms"),
+        ("memory, app1, peak", f"{result[MEMORY]['peak, MB']:.0f} MB"),
+    ]
+
+
+def _relay(result: Result) -> list[tuple[str, str]]:
+    viewers, medians = result["viewers"], result["medians of the rounds, ms and MB"]
+    ours, node = medians["eventlet"], medians["node"]
+    size = result["bytes of a prediction"] / 1024
+    spent = ours["processor, server"]
+    return [
+        (
+            f"a caption of {size:g} KB to {viewers} viewers, p50 / p99 "
+            "(Node.js socket.io beside it)",
+            f"{ours['p50']:.0f} / {ours['p99']:.0f} ms ({node['p50']:.0f} / {node['p99']:.0f} ms)",
+        ),
+        ("of that, waiting for the disk", f"{ours['storing']:.1f} ms"),
+        (f"processor time for one such caption, relay, {viewers} viewers", f"{spent:.0f} ms"),
+        (
+            f"such captions a second to {viewers} viewers that would fill a core",
+            f"{1000 / spent:.0f}",
+        ),
+        (f"memory, relay, {viewers} viewers, peak", f"{ours['memory']:.0f} MB"),
+    ]
+
+
+def _machine(result: Result) -> str:
+    machine = result["machine"]
+    return (
+        f"{machine['cores_used']} cores of {machine['processor']}, which the clients of the "
+        f"benchmark share, {machine['memory_gb']:g} GB, {machine['system']}, "
+        f"Python {machine['python']}"
+    )
+
+
+def main() -> None:
+    results = {
+        name: json.loads((BENCHMARKS / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("serving", "relay")
+    }
+    page = FOLDER / "scaling.md"
+    block = f"{START}\n{table(results)}\n{END}"
+    pattern = re.escape(START) + ".*?" + re.escape(END)
+    text = re.sub(pattern, lambda _: block, page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    page.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
