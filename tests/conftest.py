@@ -10,9 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
@@ -23,6 +23,19 @@ if TYPE_CHECKING:
     from tests.chromium import Chromium
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_assertrepr_compare() -> Generator[None, Any, Any]:
+    """Say of two sides that differ where they begin to, in CI too.
+
+    There pytest would make a whole diff of them, which for a few dozen captions takes longer than
+    any test may: the run would end with a stack trace, and without a word on what failed.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("CI", "BUILD_NUMBER"):  # by which pytest knows
+            patch.delenv(name, raising=False)
+        return (yield)
 
 
 @pytest.fixture(autouse=True)
