@@ -2,7 +2,8 @@
 
 The suite tries a few hundred. To look longer, for as many as you like, other ones each time:
 
-    FUZZ_EXAMPLES=100000 python -m pytest -o faulthandler_timeout=0 tests/test_hostile_pictures.py
+    FUZZ_EXAMPLES=100000 python -m pytest --timeout=0 -o faulthandler_timeout=0 \
+        tests/test_hostile_pictures.py
 
 What it finds goes into tests/hostile/pictures.py, whose cases also go to a real app1.
 """
