@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import websocket
 from tests.conftest import ROOT, Server
 
 TOKEN = "the-token-of-the-tests"
+PATIENCE = 60.0  # seconds
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 4 + b"\xff\xd9"
 
 
@@ -112,7 +113,7 @@ class Redis:
     def kill(self) -> None:
         """kill -9."""
         self.process.kill()
-        self.process.wait()
+        self.process.wait(60)
 
 
 class Client:
@@ -122,7 +123,7 @@ class Client:
         self.events: list[tuple[str, Any]] = []
         self.sio = socketio.Client(reconnection=options.pop("reconnection", False))
         self.sio.on("*", lambda event, *data: self.events.append((event, *data)))
-        self.sio.connect(relay.url, auth=auth, **options)
+        self.sio.connect(relay.url, auth=auth, wait_timeout=30, **options)  # else 1 second
 
     def of(self, event: str) -> list[Any]:
         """Payloads of the events of this name so far."""
@@ -173,12 +174,24 @@ class WireClient:
         else:
             assert answer.startswith("40"), answer
 
-    def receive(self) -> tuple[str, Any]:
-        """The next event; acknowledgements that come before it are put into `acks`."""
-        while not (text := self._recv()).startswith("42"):
-            pass
+    def receive(self, patience: float = PATIENCE) -> tuple[str, Any]:
+        """The next event; acknowledgements that come before it are put into `acks`.
+
+        A lost one would be waited for for ever, since pings come all the time; so it fails after
+        `patience` seconds with nothing else.
+        """
+        text = next(text for text in self._messages(patience) if text.startswith("42"))
         event, data = json.loads(text[2:])
         return event, data
+
+    def _messages(self, patience: float = PATIENCE) -> Iterator[str]:
+        heard = time.monotonic()
+        while True:
+            text = self._recv()
+            if text != "2":
+                heard = time.monotonic()
+            assert time.monotonic() - heard < patience, f"nothing but pings for {patience} seconds"
+            yield text
 
     def _recv(self) -> str:
         text = str(self.socket.recv())
@@ -224,8 +237,9 @@ class WireClient:
     def call(self, event: str, *data: Any) -> Any:
         """Send an event and wait for its acknowledgement; events that come meanwhile are lost."""
         number = self.send(event, *data)
+        messages = self._messages()
         while number not in self.acks:
-            self._recv()
+            next(messages)
         return self.acks[number]
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import functools
 import http.client
 import io
 import json
+import math
 import os
 import random
 import shutil
@@ -34,6 +35,8 @@ from app1.outbox import Outbox
 from app1.publisher import Publisher, RelayConnection
 from tests.conftest import ROOT, Server
 from tests.relay_support import TOKEN, WireClient, free_port, wait_until
+
+pytestmark = pytest.mark.timeout(280)
 
 PHOTOS, AT_ONCE = 1_000, 5
 KILLS = [  # who is killed together
@@ -163,7 +166,7 @@ class Watcher:
                 self.connections += 1
                 with contextlib.closing(self._client):
                     while not self._stop.is_set():
-                        self._take(*self._client.receive())
+                        self._take(*self._client.receive(math.inf))
             time.sleep(0.01)
 
     def _take(self, event: str, data: Any) -> None:
@@ -192,7 +195,9 @@ class OrdinaryViewer:
         self.sio.on("history", lambda piece: self._take(*piece["captions"]))
         self.sio.on("prediction", self._take)
         self.sio.connect(
-            f"http://127.0.0.1:{port}", auth=lambda: {"last_seq": max(self.captions, default=0)}
+            f"http://127.0.0.1:{port}",
+            auth=lambda: {"last_seq": max(self.captions, default=0)},
+            wait_timeout=30,  # else 1 second
         )
 
     def _take(self, *captions: dict[str, Any]) -> None:

@@ -196,8 +196,11 @@ def stop_while_captions_pour_in(relay: Relay, publisher: WireClient) -> list[int
             return sent
 
         sent = pool.submit(pour)
-        wait_until(lambda: len(publisher.acks) > 100)
-        assert relay.stop() == 0
+        try:
+            wait_until(lambda: len(publisher.acks) > 100)
+            assert relay.stop() == 0
+        finally:
+            relay.kill()  # where it has not ended, those two would go on for ever
     taken = [answer["seq"] for answer in publisher.acks.values() if answer["ok"]]
     refused = [answer for answer in publisher.acks.values() if not answer["ok"]]
     assert all(answer["retry"] for answer in refused)
@@ -276,7 +279,9 @@ def publish(relays: tuple[Relay, Relay], ids: list[str]) -> dict[str, int]:
         identifier = ids[len(given)]
         try:
             client = client or WireClient(here, PUBLISHER)
-            given[identifier] = client.call("predict", {"id": identifier, "caption": "a"})["seq"]
+            answer = client.call("predict", {"id": identifier, "caption": "a"})
+            assert answer["ok"], answer
+            given[identifier] = answer["seq"]
         except BROKEN:
             if client:
                 client.close()
