@@ -87,16 +87,20 @@ def test_an_upload_of_many_does_not_keep_others_from_their_turn(
     worker: CaptionWorker, pool: ThreadPoolExecutor, wait_for: Callable[..., None]
 ) -> None:
     order: list[str] = []
-    go_on = threading.Event()
+    at_work, go_on = threading.Event(), threading.Event()
+
+    def first(captioner: Any) -> None:
+        at_work.set()
+        go_on.wait(10)
 
     def many() -> None:
         with worker.admit():
-            worker.run(lambda captioner: go_on.wait(10))
+            worker.run(first)
             for _ in range(3):
                 worker.run(lambda captioner: order.append("many"))
 
     batch = pool.submit(many)
-    wait_for(lambda: worker.taken)
+    assert at_work.wait(10)
     single = pool.submit(upload, worker, lambda captioner: order.append("one"))
     wait_for(lambda: worker.taken == 2 and not worker._jobs.empty())
     go_on.set()
