@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import re
@@ -153,8 +154,11 @@ class Viewer:
         return len(self._seen)
 
     def close(self) -> None:
-        self._socket.shutdown()
+        with contextlib.suppress(OSError, AttributeError):  # the relay may have hung up
+            # closing it would not wake who reads from it
+            self._socket.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
         self._thread.join()
+        self._socket.shutdown()
 
 
 class MemoryWatch:

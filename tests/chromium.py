@@ -51,6 +51,9 @@ class Chromium:
         options.add_experimental_option("prefs", preferences)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=Service(driver))
+        # of themselves they wait five minutes for a page, and for ever for a driver that hangs
+        self.driver.set_page_load_timeout(30)
+        self.driver.command_executor.client_config.timeout = 60  # type: ignore[union-attr]
 
     def open(self, url: str) -> None:
         self.driver.get(url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import re
@@ -137,8 +138,9 @@ def test_pages_load_nothing_from_elsewhere_and_trust_no_text(path: Path) -> None
 # --- the process ---------------------------------------------------------------------------------
 
 
-def start(tmp_path: Path, port: int, **environ: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextlib.contextmanager
+def start(tmp_path: Path, port: int, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
         [sys.executable, "app.py"],
         cwd=ROOT / "app2",
         env={
@@ -151,6 +153,11 @@ def start(tmp_path: Path, port: int, **environ: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+    with process:  # which waits for it at the end
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.fixture
@@ -165,17 +172,14 @@ def test_starts_alone_and_ends_when_asked(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with start(tmp_path, port) as process:
-        try:
-            assert process.stdout is not None
-            lines = iter(process.stdout.readline, "")
-            ready = next(line for line in lines if line.startswith("app2 ready on "))
-            assert ready == f"app2 ready on http://127.0.0.1:{port}/\n"
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10) as answer:
-                assert answer.status == 200
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=20) == 0
-        finally:
-            process.kill()
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, "")
+        ready = next(line for line in lines if line.startswith("app2 ready on "))
+        assert ready == f"app2 ready on http://127.0.0.1:{port}/\n"
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10) as answer:
+            assert answer.status == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
 
 
 def test_taken_port_is_one_sentence(tmp_path: Path, taken: int) -> None:

@@ -172,7 +172,7 @@ def test_requests_to_a_relay_on_threads(tmp_path: Path) -> None:
 
 def test_a_flood_of_connections(relay: Relay, bystanders: Bystanders) -> None:
     """Half of them say nothing, half of them begin a session and leave it."""
-    silent = [socket.create_connection(("127.0.0.1", relay.port)) for _ in range(200)]
+    silent = [socket.create_connection(("127.0.0.1", relay.port), 60) for _ in range(200)]
     for client in silent[::2]:
         client.sendall(f"GET {POLLING} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
     bystanders.publish()

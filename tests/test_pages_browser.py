@@ -438,7 +438,7 @@ def test_a_page_of_another_site_can_post_and_delete_nothing(
     outcomes = browser.driver.execute_async_script(ATTACK, app1)
     # all but the DELETE are sent, and none of the answers reaches the page
     assert outcomes == ["rejected"] * 4 + ["fulfilled"]
-    with urllib.request.urlopen(f"{app1}metrics") as answer:
+    with urllib.request.urlopen(f"{app1}metrics", timeout=30) as answer:
         lines = answer.read().decode().splitlines()
     answers = {line for line in lines if line.startswith("app1_http_requests_total")}
     assert answers == {

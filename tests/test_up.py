@@ -328,7 +328,7 @@ def test_the_real_servers(
     try:
         wait_for(ready(running), seconds=60)
         for name in ("APP1_PORT", "APP2_PORT"):
-            with urllib.request.urlopen(f"http://127.0.0.1:{ports[name]}/") as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{ports[name]}/", timeout=30) as answer:
                 assert answer.status == 200
         running.process.send_signal(signal.SIGINT)
         assert running.wait_ended(60) == 0
