@@ -94,6 +94,8 @@ class RelayConnection:
             # "viewer": what others publish is not for us
             auth = {"viewer": False, **({"token": token} if token else {})}
             self._client.connect(url, auth=auth, wait_timeout=5)
+            if not self.alive:
+                raise ConnectionError("the connection broke")
         except (SocketIOError, OSError, ValueError) as error:
             self.close()
             reason = refusals[-1] if refusals else error
@@ -106,7 +108,8 @@ class RelayConnection:
 
     @property
     def alive(self) -> bool:
-        return bool(self._client.connected)
+        # the client itself goes on believing in a connection that breaks in the moment it is made
+        return bool(self._client.connected) and self._client.eio.state == "connected"
 
     def call(self, event: str, payload: dict[str, Any], timeout: float) -> Any:
         # the client's own call() waits out its timeout even when the connection is gone

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import socketio
 
 from app1.outbox import Outbox
 from app1.publisher import Publisher, RelayConnection, RelayError
@@ -161,6 +162,22 @@ def test_no_relay_at_all(free_port: Callable[[], int]) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(RelayError, match=f"^nobody answers at {url}$"):
         RelayConnection(url, TOKEN, lambda: None)
+
+
+def test_a_connection_that_breaks_in_the_moment_it_is_made_is_none(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., None]
+) -> None:
+    connect = socketio.Client.connect
+
+    def breaks(client: socketio.Client, *arguments: Any, **options: Any) -> None:
+        connect(client, *arguments, **options)
+        relay.kill()
+        wait_for(lambda: client.eio.state == "disconnected")
+        client.connected = True  # which is what it says when it hears of the end too early
+
+    monkeypatch.setattr(socketio.Client, "connect", breaks)
+    with pytest.raises(RelayError, match="broke"):
+        RelayConnection(relay.url, TOKEN, lambda: None)
 
 
 def test_the_end_of_the_connection_ends_the_wait(
