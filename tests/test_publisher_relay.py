@@ -70,6 +70,7 @@ def test_a_caption_is_stored_and_broadcast_as_it_is(
     wait_for(lambda: len(viewer.of("prediction")) == 2)
     seen = max(viewer.of("prediction"), key=lambda caption: caption["seq"])
     assert {**seen, "thumbnail": JPEG, "seq": 0} == {**caption("1"), "seq": 0}
+    wait_for(lambda: viewer.of("captioning"))
     assert viewer.of("captioning")[0]["id"] == "1"
     publisher.announce("2", "b.jpg", JPEG)
     publisher.fail("2", "No words came.")
