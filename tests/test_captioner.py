@@ -138,7 +138,7 @@ def run_module(*arguments):
     return done.stdout
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(240)
 def test_litert_answers_as_keras_does(tmp_path):
     """Float features within 1e-4 of Keras's, and the same captions; in a process of its own."""
     folder = str(tmp_path / "inception")

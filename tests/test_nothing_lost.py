@@ -36,7 +36,7 @@ from app1.publisher import Publisher, RelayConnection
 from tests.conftest import ROOT, Server
 from tests.relay_support import TOKEN, WireClient, free_port, wait_until
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = pytest.mark.timeout(240)
 
 PHOTOS, AT_ONCE = 1_000, 5
 KILLS = [  # who is killed together

@@ -34,7 +34,7 @@ with warnings.catch_warnings():
     from captioner.training.model import CaptioningModel, make_generator, make_steps
     from captioner.training.pictures import Photos, digest_of, keras_encode, store_grids
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
 
 CAPTIONS = {
     "astronaut": ["A woman in an orange suit smiles .", "An astronaut in front of a flag ."],
