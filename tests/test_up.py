@@ -47,9 +47,11 @@ FAKE_SERVER = """
             pass
 
     def end(number, frame):
-        print(f"{name} says goodbye")
-        if deed != "stubborn":
-            os._exit(0)
+        try:
+            print(f"{name} says goodbye")
+        finally:  # also where nobody is there to hear it, an error that a request would swallow
+            if deed != "stubborn":
+                os._exit(0)
 
     signal.signal(signal.SIGTERM, end)
     server = http.server.HTTPServer(("127.0.0.1", port), Handler)
