@@ -358,6 +358,7 @@ def test_augmented_photos_differ_and_follow_their_seed(data):
     assert not np.allclose(one, other)
     assert not np.allclose(one, plain)
     assert np.abs(one).max() <= 1
+    assert one.dtype == plain.dtype == np.float32
 
 
 def test_words_become_arrays():

@@ -71,7 +71,7 @@ class Photos:
         x = encoder_input(np.ascontiguousarray(rgb), self._size)
         gain = 1 + self._light * (2 * chance[5] - 1)
         shift = self._light * (2 * ((chance[5] * 7919) % 1) - 1)
-        return np.clip(x * gain + shift, -1, 1)
+        return np.clip(x * np.float32(gain) + np.float32(shift), -1, 1)
 
 
 class StoredGrids:
