@@ -246,19 +246,14 @@ def test_training_learns(data):
     model = CaptioningModel(encoder, Decoder(len(tokenizer), encoder.output_shape[-1], 32, 2, 0.0))
     optimizer = keras.optimizers.Adam(5e-3)
     optimizer.build(model.trainable_variables)
-    encode, loss_of, apply = make_steps(model, optimizer)
+    encode, learn = make_steps(model, optimizer)
     photos = Photos([data / "images" / f"{name}_whole.jpg" for name in captions], SIZE).read(
         range(4)
     )
     ids = [[tokenizer.encode(c)] for c in captions.values()]
     x, y, weight = training.word_arrays(ids, 1, 10, np.random.default_rng(0))
-    losses = []
     # The start is not always the same: threads of earlier tests draw from Python's random, too.
-    for _ in range(150):
-        with tf.GradientTape() as tape:
-            loss = loss_of(encode(photos), x, y, weight)
-        apply(tape.gradient(loss, model.trainable_variables))
-        losses.append(float(loss))
+    losses = [float(learn(photos, x, y, weight)) for _ in range(150)]
     assert losses[-1] < losses[0] / 4
     said = [tokenizer.decode(words[0]) for words in make_generator(model, 10)(encode(photos), 1)]
     assert (
@@ -330,11 +325,12 @@ def test_stored_grids_go_on_where_they_stopped(data, tmp_path):
     photos = Photos(sorted((data / "images").glob("*.jpg")), SIZE)
     file = tmp_path / "grids.npy"
 
-    def store():
-        shape = encoder.output_shape[1:]
-        return store_grids(keras_encode(encoder), digest_of(encoder), photos, shape, file, batch=4)
+    def store(views=2):
+        encode, shape = keras_encode(encoder), encoder.output_shape[1:]
+        stored = store_grids(encode, digest_of(encoder), photos, shape, file, views, batch=4)
+        return np.array(stored)
 
-    grids = np.array(store())
+    grids = store()
     assert grids.shape == (12, 2, 3, 3, encoder.output_shape[-1])
     x = photos.read([5])
     np.testing.assert_allclose(grids[5, 0], encoder(x)[0], rtol=2e-3, atol=2e-3)
@@ -346,6 +342,11 @@ def test_stored_grids_go_on_where_they_stopped(data, tmp_path):
     stored.flush()
     note.write_text(json.dumps({**state, "done": 4}))
     np.testing.assert_array_equal(store(), grids)
+    # Views after the mirror image are augmented.
+    four = store(views=4)
+    np.testing.assert_array_equal(four[:, :2], grids)
+    assert not any(np.array_equal(four[:, view], grids[:, 0]) for view in (2, 3))
+    np.testing.assert_array_equal(four, store(views=4))
     # Of other weights they are all made again.
     encoder.layers[1].bias.assign(encoder.layers[1].bias + 1)
     assert not np.array_equal(store(), grids)
@@ -360,6 +361,17 @@ def test_augmented_photos_differ_and_follow_their_seed(data):
     assert not np.allclose(one, plain)
     assert np.abs(one).max() <= 1
     assert one.dtype == plain.dtype == np.float32
+
+
+def test_photos_of_another_quality(data):
+    """Sharpness and JPEG change what is in the pixels a little, and where things are not at all."""
+    path = [data / "images" / f"{next(iter(CAPTIONS))}_whole.jpg"]
+    options = {"size": SIZE, "crop": 1.0, "light": 0.0}
+    rng = lambda: np.random.default_rng(3)  # noqa: E731
+    plain = Photos(path, **options).read([0], rng())
+    other = Photos(path, **options, quality=1.0).read([0], rng())
+    assert 0 < np.abs(plain - other).mean() < 0.1
+    np.testing.assert_array_equal(plain, Photos(path, **options, quality=0.0).read([0], rng()))
 
 
 def test_words_become_arrays():

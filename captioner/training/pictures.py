@@ -41,16 +41,25 @@ class Photos:
         size: pixels of a side of the encoder's input.
         crop: least share of each side that a random crop keeps.
         light: greatest random change of brightness and contrast; colours keep their names.
+        quality: share of photos that get another sharpness and JPEG quality at random, so that the
+            small and soft ones of a collection teach what is in large and sharp ones.
     """
 
     def __init__(
-        self, paths: Sequence[Path], size: int, crop: float = CROP, light: float = LIGHT
+        self,
+        paths: Sequence[Path],
+        size: int,
+        crop: float = CROP,
+        light: float = LIGHT,
+        quality: float = 0.0,
     ) -> None:
-        self.paths, self._size, self._crop, self._light = paths, size, crop, light
+        self.paths, self._size = paths, size
+        self._crop, self._light, self._quality = crop, light, quality
+        self.augmentation = f"crop {crop}, light {light}, quality {quality}"
         self._pool = ThreadPoolExecutor(2)
 
     def read(self, indices: Sequence[int], rng: np.random.Generator | None = None) -> np.ndarray:
-        chances = [rng.random(6) if rng is not None else None for _ in indices]
+        chances = [rng.random(9) if rng is not None else None for _ in indices]
         paths = [self.paths[i] for i in indices]
         return np.stack(list(self._pool.map(self._read, paths, chances)))
 
@@ -68,10 +77,21 @@ class Photos:
         rgb = rgb[top : top + rows, left : left + columns]
         if chance[4] < 0.5:
             rgb = rgb[:, ::-1]
+        if chance[6] < self._quality:
+            rgb = _of_another_quality(rgb, sharper=1.5 * chance[7] - 0.5, jpeg=chance[8])
         x = encoder_input(np.ascontiguousarray(rgb), self._size)
         gain = 1 + self._light * (2 * chance[5] - 1)
         shift = self._light * (2 * ((chance[5] * 7919) % 1) - 1)
         return np.clip(x * np.float32(gain) + np.float32(shift), -1, 1)
+
+
+def _of_another_quality(rgb: np.ndarray, sharper: float, jpeg: float) -> np.ndarray:
+    """rgb uint8, sharper (softer below 0), through JPEG of quality 50 (`jpeg` 0) to 95 (1)."""
+    soft = cv2.GaussianBlur(rgb, (0, 0), 1.0)
+    rgb = cv2.addWeighted(rgb, 1 + sharper, soft, -sharper, 0)
+    parameters = [cv2.IMWRITE_JPEG_QUALITY, int(50 + 45 * jpeg)]
+    _, coded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), parameters)
+    return cv2.cvtColor(cv2.imdecode(coded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 class StoredGrids:
@@ -81,8 +101,8 @@ class StoredGrids:
         self._grids = grids
 
     def read(self, indices: Sequence[int], rng: np.random.Generator | None = None) -> np.ndarray:
-        mirrored = rng.integers(0, 2, len(indices)) if rng is not None else 0
-        return self._grids[np.asarray(indices), mirrored]
+        view = rng.integers(0, self._grids.shape[1], len(indices)) if rng is not None else 0
+        return self._grids[np.asarray(indices), view]
 
 
 Encode = Callable[[np.ndarray], np.ndarray]
@@ -109,7 +129,13 @@ def digest_of(encoder: keras.Model) -> str:
 
 
 def store_grids(
-    encode: Encode, of: str, photos: Photos, grid: tuple[int, ...], file: Path, batch: int = 32
+    encode: Encode,
+    of: str,
+    photos: Photos,
+    grid: tuple[int, ...],
+    file: Path,
+    views: int = 2,
+    batch: int = 32,
 ) -> np.ndarray:
     """Encodes photos and their mirror images once; goes on where it was stopped.
 
@@ -117,12 +143,14 @@ def store_grids(
         of: says which encoder it is; grids of another are made again.
         grid: rows, columns, channels.
         file: an .npy file; beside it a .json says what it was made from and how far it is.
+        views: of each photo; those after the first two are augmented as `photos` does it.
 
     Returns:
-        (photos, 2, rows, columns, channels) float16, memory-mapped; the second are the mirrored.
+        (photos, views, rows, columns, channels) float16, memory-mapped; the first are of the photos
+        as they are, the second of their mirror images.
     """
     names = "\n".join(path.name for path in photos.paths)
-    made_from = f"{of} {hashlib.sha256(names.encode()).hexdigest()}"
+    made_from = f"{of} {hashlib.sha256(names.encode()).hexdigest()} {views} {photos.augmentation}"
     count = len(photos.paths)
     note = file.with_suffix(".json")
     state = json.loads(note.read_text()) if note.exists() and file.exists() else {}
@@ -131,12 +159,19 @@ def store_grids(
     else:
         note.unlink(missing_ok=True)
         file.parent.mkdir(parents=True, exist_ok=True)
-        grids, done = np.lib.format.open_memmap(file, "w+", np.float16, (count, 2, *grid)), 0
+        grids, done = np.lib.format.open_memmap(file, "w+", np.float16, (count, views, *grid)), 0
     starts = range(done, count, batch)
-    pictures = _ahead(starts, lambda start: photos.read(range(start, min(start + batch, count))))
-    for start, x in tqdm(pictures, total=len(starts), desc="grids", unit="batch", disable=None):
-        grids[start : start + len(x), 0] = encode(x)
-        grids[start : start + len(x), 1] = encode(np.ascontiguousarray(x[:, :, ::-1]))
+
+    def read(start: int) -> list[np.ndarray]:
+        chunk = range(start, min(start + batch, count))
+        x = photos.read(chunk)
+        augmented = (photos.read(chunk, np.random.default_rng([start, v])) for v in range(2, views))
+        return [x, np.ascontiguousarray(x[:, :, ::-1]), *augmented]
+
+    pictures = _ahead(starts, read)
+    for start, ways in tqdm(pictures, total=len(starts), desc="grids", unit="batch", disable=None):
+        for view, x in enumerate(ways[:views]):
+            grids[start : start + len(x), view] = encode(x)
         if (start // batch) % 20 == 19 or start + batch >= count:
             grids.flush()
             note.write_text(json.dumps({"made_from": made_from, "done": start + len(x)}))

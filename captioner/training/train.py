@@ -81,11 +81,14 @@ class Stage:
     stored grids of mixed8) or "all" (on augmented photos). `served` has a decoder learn on grids of
     the 8-bit encoder that will serve, so that it gets used to its rounding. `encoder_scale`
     multiplies the rate of the encoder, and its first `frozen` convolutions, counted from the
-    picture, do not learn. `crop` and `light` are those of `Photos`. `bleu` and `unigram` weigh what
+    picture, do not learn. `crop`, `light` and `quality` are those of `Photos`, and `views` that of
+    `store_grids`. `bleu` and `unigram` weigh what
     a reward holds beside CIDEr-D. `temperature` divides the logits before the stage begins:
     cross-entropy with label smoothing ends in a model so flat that what it draws is far from what
     it would say, which is a bad place for a reward to start from. `average` is the momentum of the
-    moving average of the weights, which is what a stage is judged by and ends with.
+    moving average of the weights, which is what a stage is judged by. It ends with that of its best
+    epoch, or with `keep_last` of its last: in cross-entropy after a reward CIDEr of greedy captions
+    falls at first, and what the weights are worth is seen after the next reward.
     """
 
     name: str
@@ -97,6 +100,8 @@ class Stage:
     frozen: int = 0
     crop: float = CROP
     light: float = LIGHT
+    quality: float = 0.0
+    views: int = 2
     bleu: float = 0.0
     unigram: float = 0.0
     photos_a_step: int = 32
@@ -109,6 +114,7 @@ class Stage:
     clip: float = 5.0
     patience: int = 3
     served: bool = False
+    keep_last: bool = False
 
     def __post_init__(self) -> None:
         if self.learns not in ("decoder", "top", "all"):
@@ -232,7 +238,7 @@ class StageRun:
         model.label_smoothing = stage.label_smoothing
         model.bar_specials = stage.objective == "self_critical"
         self.optimizer.build(model.trainable_variables)
-        self.encode, self.loss, self.apply = make_steps(model, self.optimizer)
+        self.encode, self.learn = make_steps(model, self.optimizer)
         self.greedy = make_generator(model, max_words)
         self.sample = make_generator(model, max_words, sample=True)
         end = (Tokenizer.END,)
@@ -247,9 +253,9 @@ class StageRun:
         self.history: list[dict[str, Any]] = []
 
     def run(self) -> list[dict[str, Any]]:
-        """All epochs; the model ends with the averaged weights of the best one.
+        """All epochs; the model ends with the averaged weights of the best one, or of the last.
 
-        That may be the weights it began with, as epoch 0, where no epoch was better.
+        The best may be the weights it began with, as epoch 0, where no epoch was better.
         """
         checkpoint, best = self.folder / "last.npz", self.folder / "best.npz"
         variables = [*self.model.variables, *self.optimizer.variables]
@@ -269,7 +275,7 @@ class StageRun:
             raw = self._swap_in_average()
             row["dev_cider"] = round(self.evaluate(), 2)
             row["seconds"] = round(time.time() - started)
-            if row["dev_cider"] > max(scores):
+            if self.stage.keep_last or row["dev_cider"] > max(scores):
                 save_variables(best, self.model.variables)
             for variable, own in raw:
                 variable.assign(own)
@@ -298,17 +304,14 @@ class StageRun:
         total = whole // self.stage.photos_a_step
         bar = tqdm(feed, total=total, desc=f"{self.stage.name} {epoch + 1}", disable=None)
         for indices, pictures in bar:
-            with tf.GradientTape() as tape:
+            if self.reward:
                 grid = self.encode(pictures)
-                if self.reward:
-                    x, y, weight, mean = self._samples(indices, grid, self.reward)
-                    rewards.append(mean)
-                else:
-                    captions = [self.examples[i].captions for i in indices]
-                    x, y, weight = word_arrays(captions, self.stage.samples, self.max_words, rng)
-                loss = self.loss(grid, x, y, weight)
-            self.apply(tape.gradient(loss, self.model.trainable_variables))
-            losses.append(float(loss))
+                x, y, weight, mean = self._samples(indices, grid, self.reward)
+                rewards.append(mean)
+            else:
+                captions = [self.examples[i].captions for i in indices]
+                x, y, weight = word_arrays(captions, self.stage.samples, self.max_words, rng)
+            losses.append(float(self.learn(pictures, x, y, weight)))
             bar.set_postfix(loss=np.mean(losses[-50:]))
         row = {"loss": round(float(np.mean(losses)), 4)}
         if rewards:
@@ -448,9 +451,13 @@ class Training:
         with np.load(done) as file:
             self.encoder_weights.update({key: file[key] for key in file.files})
 
-    def _grids(self, cut: str, served: bool = False) -> np.ndarray:
-        """Stored grids of the encoder as it is now; `served`: of its 8-bit LiteRT model."""
-        plan = self.plan
+    def _photos(self, stage: Stage) -> Photos:
+        size = self.plan.input_size
+        return Photos(self.paths, size, stage.crop, stage.light, stage.quality)
+
+    def _grids(self, cut: str, stage: Stage | None = None) -> np.ndarray:
+        """Stored grids of the encoder as it is now, for a stage or for distillation."""
+        plan, served = self.plan, bool(stage and stage.served)
         policy = keras.config.dtype_policy()
         if served:
             keras.config.set_dtype_policy("float32")
@@ -459,18 +466,19 @@ class Training:
         set_encoder_weights(encoder, self.encoder_weights)
         encode = litert_encode(export_encoder(encoder, "int8")) if served else keras_encode(encoder)
         name = f"{cut}-int8" if served else cut
-        photos = Photos(self.paths, plan.input_size)
-        shape = encoder.output_shape[1:]
-        return store_grids(encode, digest_of(encoder), photos, shape, self.work / f"{name}.npy")
+        photos = self._photos(stage) if stage else Photos(self.paths, plan.input_size)
+        return store_grids(
+            encode, digest_of(encoder), photos, encoder.output_shape[1:],
+            self.work / f"{name}.npy", stage.views if stage else 2,
+        )  # fmt: skip
 
     def _stage_input(self, stage: Stage) -> tuple[keras.Model, PictureSource]:
         """The part of the encoder that a stage runs, and what is fed to it."""
         if stage.learns == "all":
-            photos = Photos(self.paths, self.plan.input_size, stage.crop, stage.light)
-            return self._encoder(), photos
+            return self._encoder(), self._photos(stage)
         if stage.learns == "top":
-            return self._encoder("mixed8"), StoredGrids(self._grids("mixed8"))
-        grids = self._grids(self.plan.cut, stage.served)
+            return self._encoder("mixed8"), StoredGrids(self._grids("mixed8", stage))
+        grids = self._grids(self.plan.cut, stage)
         whole = keras.Input(grids.shape[2:])
         return keras.Model(whole, keras.layers.Identity()(whole)), StoredGrids(grids)
 
