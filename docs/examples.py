@@ -26,12 +26,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # name in skimage.data: (what it is and whose, whether the caption is right)
 PHOTOS = {
-    "chelsea": ("Chelsea, S. van der Walt, CC0", "half right: a cat, but no horse"),
-    "camera": ("photographer, L. Varshney, CC0", "half right: a camera, in front of grass"),
+    "chelsea": ("Chelsea, S. van der Walt, CC0", "half right: a cat, but only its face"),
+    "camera": ("photographer, L. Varshney, CC0", "right"),
     "astronaut": ("Eileen Collins, NASA, public domain", "wrong"),
-    "rocket": ("Falcon 9, SpaceX, CC0", "half right: a tower, but no man"),
-    "coffee": ("coffee, R. Michetti, CC0", "wrong"),
-    "horse": ("horse, A. Preuss, public domain", "wrong, and sure of it"),
+    "rocket": ("Falcon 9, SpaceX, CC0", "wrong"),
+    "coffee": ("coffee, R. Michetti, CC0", "half right: a cup on a table, but not blue"),
+    "horse": ("horse, A. Preuss, public domain", "wrong"),
 }
 START, END = "<!-- examples: python docs/examples.py -->", "<!-- /examples -->"
 SIZE = (300, 225)

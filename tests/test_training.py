@@ -222,9 +222,16 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(
     assert apart < moved / 2
 
 
-def test_a_stage_that_makes_it_worse_changes_nothing(data, tmp_path, base_weights, teacher):
-    """With a rate that ruins everything, what was there before the stage is what remains."""
-    file = plan(tmp_path, [stage("ruin", "top", learning_rate=1e3)], distill_epochs=1)
+@pytest.mark.parametrize("keep_last", [False, True])
+def test_a_stage_that_makes_it_worse_changes_nothing(
+    data, tmp_path, base_weights, teacher, keep_last
+):
+    """With a rate that ruins everything, what was there before the stage is what remains.
+
+    Unless the plan says that the last epoch counts.
+    """
+    ruin = stage("ruin", "top", learning_rate=1e3, keep_last=keep_last)
+    file = plan(tmp_path, [ruin], distill_epochs=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             training.StageRun, "evaluate", lambda self: 1.0 - float(self.optimizer.iterations)
@@ -234,7 +241,8 @@ def test_a_stage_that_makes_it_worse_changes_nothing(data, tmp_path, base_weight
     assert [row["epoch"] for row in history] == [0, 1]
     assert history[0]["dev_cider"] > history[1]["dev_cider"]
     with np.load(tmp_path / "out" / "decoder.npz") as weights:
-        assert all(np.abs(weights[name]).max() < 10 for name in weights.files)
+        sane = all(np.abs(weights[name]).max() < 10 for name in weights.files)
+    assert sane != keep_last
 
 
 def test_training_learns(data):
