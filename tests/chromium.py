@@ -54,6 +54,8 @@ class Chromium:
         # of themselves they wait five minutes for a page, and for ever for a driver that hangs
         self.driver.set_page_load_timeout(30)
         self.driver.command_executor.client_config.timeout = 60  # type: ignore[union-attr]
+        # Not every headless window has the focus, and without it pages get no events of it.
+        self.command("Emulation.setFocusEmulationEnabled", enabled=True)
 
     def open(self, url: str) -> None:
         self.driver.get(url)
