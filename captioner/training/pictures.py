@@ -150,7 +150,8 @@ def store_grids(
         as they are, the second of their mirror images.
     """
     names = "\n".join(path.name for path in photos.paths)
-    made_from = f"{of} {hashlib.sha256(names.encode()).hexdigest()} {views} {photos.augmentation}"
+    how = f"{views} views" + (f" {photos.augmentation}" if views > 2 else "")
+    made_from = f"{of} {hashlib.sha256(names.encode()).hexdigest()} {how}"
     count = len(photos.paths)
     note = file.with_suffix(".json")
     state = json.loads(note.read_text()) if note.exists() and file.exists() else {}
