@@ -374,12 +374,10 @@ def test_augmented_photos_differ_and_follow_their_seed(data):
 def test_photos_of_another_quality(data):
     """Sharpness and JPEG change what is in the pixels a little, and where things are not at all."""
     path = [data / "images" / f"{next(iter(CAPTIONS))}_whole.jpg"]
-    options = {"size": SIZE, "crop": 1.0, "light": 0.0}
     rng = lambda: np.random.default_rng(3)  # noqa: E731
-    plain = Photos(path, **options).read([0], rng())
-    other = Photos(path, **options, quality=1.0).read([0], rng())
+    plain = Photos(path, SIZE, crop=1.0, light=0.0).read([0], rng())
+    other = Photos(path, SIZE, crop=1.0, light=0.0, quality=1.0).read([0], rng())
     assert 0 < np.abs(plain - other).mean() < 0.1
-    np.testing.assert_array_equal(plain, Photos(path, **options, quality=0.0).read([0], rng()))
 
 
 def test_words_become_arrays():
