@@ -99,8 +99,9 @@ def make_steps(
     """What one step of training is made of, compiled.
 
     A step is one function, encoder, loss, gradients and all: cut into several, TensorFlow keeps and
-    hands over everything in between and needs 1.6 times as long on a CPU. Where captions are drawn
-    first, the encoder therefore runs twice, which is cheaper.
+    hands over everything in between, and an epoch of the whole network takes 1.4 times as long on
+    two CPU cores (docs/experiments.md). Where captions are drawn first, the encoder therefore runs
+    twice.
 
     Returns:
         encode: pictures -> grid; learn: pictures, words, words to predict, weights -> loss, after

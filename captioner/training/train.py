@@ -82,13 +82,13 @@ class Stage:
     the 8-bit encoder that will serve, so that it gets used to its rounding. `encoder_scale`
     multiplies the rate of the encoder, and its first `frozen` convolutions, counted from the
     picture, do not learn. `crop`, `light` and `quality` are those of `Photos`, and `views` that of
-    `store_grids`. `bleu` and `unigram` weigh what
-    a reward holds beside CIDEr-D. `temperature` divides the logits before the stage begins:
-    cross-entropy with label smoothing ends in a model so flat that what it draws is far from what
-    it would say, which is a bad place for a reward to start from. `average` is the momentum of the
-    moving average of the weights, which is what a stage is judged by. It ends with that of its best
-    epoch, or with `keep_last` of its last: in cross-entropy after a reward CIDEr of greedy captions
-    falls at first, and what the weights are worth is seen after the next reward.
+    `store_grids`. `bleu` and `unigram` weigh what a reward holds beside CIDEr-D. `temperature`
+    divides the logits before the stage begins: cross-entropy with label smoothing ends in a model
+    so flat that what it draws is far from what it would say, which is a bad place for a reward to
+    start from. `average` is the momentum of the moving average of the weights, which is what a
+    stage is judged by. It ends with that of its best epoch, or with `keep_last` of its last: in
+    cross-entropy after a reward CIDEr of greedy captions falls at first, and what the weights are
+    worth is seen after the next reward.
     """
 
     name: str
