@@ -16,6 +16,9 @@ from waitress.task import ErrorTask
 class StrictParser(HTTPRequestParser):
     """Refuses requests of which another server, a proxy say, may see another end than we do."""
 
+    # Waitress logs the path of a request whose client has gone, which a refused one has none of.
+    path = ""
+
     def parse_header(self, header_plus: bytes) -> None:
         """Raises ParsingError, at which Waitress answers 400 and closes the connection."""
         if header_plus.lower().count(b"transfer-encoding:") > 1:
