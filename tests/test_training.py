@@ -33,6 +33,7 @@ with warnings.catch_warnings():
     )
     from captioner.training.model import CaptioningModel, make_generator, make_steps
     from captioner.training.pictures import Photos, digest_of, keras_encode, store_grids
+    from captioner.training.plan import Plan, TrainingError
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
 
@@ -115,7 +116,7 @@ def teacher(tmp_path_factory):
     return file
 
 
-def run(file, data, out, work, weights, teacher=None, start=None):
+def run(file, data, out, work, weights, teacher=None, start=None, gpu=False):
     import argparse
 
     parser = argparse.ArgumentParser()
@@ -126,6 +127,8 @@ def run(file, data, out, work, weights, teacher=None, start=None):
         arguments += ["--start-from", start]
     if teacher:
         arguments += ["--teacher", teacher]
+    if gpu:
+        arguments += ["--gpu"]
     return training.main(parser.parse_args([str(a) for a in arguments]))
 
 
@@ -408,12 +411,12 @@ ONE = {"name": "x", "learns": "top", "epochs": 1, "learning_rate": 1}
 def test_a_plan_that_makes_no_sense_is_refused(tmp_path, values, sentence):
     file = tmp_path / "plan.json"
     file.write_text(json.dumps(values))
-    with pytest.raises(training.TrainingError, match=sentence):
-        training.Plan.read(file)
+    with pytest.raises(TrainingError, match=sentence):
+        Plan.read(file)
 
 
 def test_missing_kernels_want_a_teacher(data, tmp_path, base_weights):
     file = plan(tmp_path, [stage("top", "top")])
-    with pytest.raises(training.TrainingError, match="--teacher"):
+    with pytest.raises(TrainingError, match="--teacher"):
         run(file, data, tmp_path / "out", tmp_path / "work", base_weights)
     assert not (tmp_path / "out").exists()

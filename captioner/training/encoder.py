@@ -18,7 +18,8 @@ import keras
 import numpy as np
 from keras import layers
 
-INPUT_SIZE = 299
+from captioner.training.plan import INPUT_SIZE
+
 CUTS = ("mixed8", "mixed10")
 
 

@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from captioner.engine import Network
 from captioner.picture import encoder_input, read_picture
+from captioner.training.plan import CROP, LIGHT
 
-# Of a random crop the least share of each side, and of light the greatest change, in training.
-CROP, LIGHT = 0.8, 0.2
+_STORED_SIZE = 224
 
 
 class PictureSource(Protocol):
@@ -92,6 +92,17 @@ def _of_another_quality(rgb: np.ndarray, sharper: float, jpeg: float) -> np.ndar
     parameters = [cv2.IMWRITE_JPEG_QUALITY, int(50 + 45 * jpeg)]
     _, coded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), parameters)
     return cv2.cvtColor(cv2.imdecode(coded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def stored_pixels(paths: Sequence[Path]) -> np.ndarray:
+    """Photos as a GPU holds all of them: (photos, 3, 224, 224) uint8, squashed."""
+
+    def read(path: Path) -> np.ndarray:
+        x = encoder_input(read_picture(path), _STORED_SIZE)
+        return np.rint((x + 1) * 127.5).astype(np.uint8).transpose(2, 0, 1)
+
+    with ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(read, paths)))
 
 
 class StoredGrids:

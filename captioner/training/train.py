@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,12 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from captioner.errors import CaptionerError
 from captioner.model_folder import ModelFolder
 from captioner.tokenizer import Tokenizer
 from captioner.training.datasets import Dataset, Photo, combine, hold_out, read_dataset
 from captioner.training.decoder import Decoder
 from captioner.training.distill import relearn, teacher_logits
 from captioner.training.encoder import (
-    INPUT_SIZE,
     build_encoder,
     convolutions,
     encoder_weights,
@@ -53,8 +52,6 @@ from captioner.training.model import (
     save_variables,
 )
 from captioner.training.pictures import (
-    CROP,
-    LIGHT,
     Photos,
     PictureSource,
     StoredGrids,
@@ -63,117 +60,10 @@ from captioner.training.pictures import (
     keras_encode,
     litert_encode,
     store_grids,
+    stored_pixels,
 )
-from captioner.training.rewards import CiderD, Reward
-
-
-class TrainingError(CaptionerError):
-    """A configuration or an argument of training makes no sense."""
-
-    title = "The model cannot be trained"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stretch of training.
-
-    `learns` is "decoder" (on stored grids of the whole encoder), "top" (mixed9 and mixed10 too, on
-    stored grids of mixed8) or "all" (on augmented photos). `served` has a decoder learn on grids of
-    the 8-bit encoder that will serve, so that it gets used to its rounding. `encoder_scale`
-    multiplies the rate of the encoder, and its first `frozen` convolutions, counted from the
-    picture, do not learn. `crop`, `light` and `quality` are those of `Photos`, and `views` that of
-    `store_grids`. `bleu` and `unigram` weigh what a reward holds beside CIDEr-D. `temperature`
-    divides the logits before the stage begins: cross-entropy with label smoothing ends in a model
-    so flat that what it draws is far from what it would say, which is a bad place for a reward to
-    start from. `average` is the momentum of the moving average of the weights, which is what a
-    stage is judged by. It ends with that of its best epoch, or with `keep_last` of its last: in
-    cross-entropy after a reward CIDEr of greedy captions falls at first, and what the weights are
-    worth is seen after the next reward.
-    """
-
-    name: str
-    learns: str
-    epochs: int
-    learning_rate: float
-    objective: str = "cross_entropy"
-    encoder_scale: float = 0.1
-    frozen: int = 0
-    crop: float = CROP
-    light: float = LIGHT
-    quality: float = 0.0
-    views: int = 2
-    bleu: float = 0.0
-    unigram: float = 0.0
-    photos_a_step: int = 32
-    samples: int = 5
-    label_smoothing: float = 0.1
-    dropout: float = 0.5
-    temperature: float = 1.0
-    average: float = 0.995
-    warmup_steps: int = 100
-    clip: float = 5.0
-    patience: int = 3
-    served: bool = False
-    keep_last: bool = False
-
-    def __post_init__(self) -> None:
-        if self.learns not in ("decoder", "top", "all"):
-            raise TrainingError(f'"learns" has to be decoder, top or all, not {self.learns!r}')
-        if self.objective not in ("cross_entropy", "self_critical"):
-            raise TrainingError(
-                f'"objective" has to be cross_entropy or self_critical, not {self.objective!r}'
-            )
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A whole training: sizes of the model, and its stages. This is what a JSON file holds.
-
-    `distill_epochs` is for kernels that the base weights lack; `width` and `input_size` make a
-    smaller encoder, for tests.
-    """
-
-    stages: tuple[Stage, ...]
-    cut: str = "mixed10"
-    units: int = 512
-    heads: int = 8
-    min_count: int = 5
-    max_words: int = 20
-    length_penalty: float = 1.0
-    distill_epochs: int = 5
-    bfloat16: bool = True
-    seed: int = 7
-    width: float = 1.0
-    input_size: int = INPUT_SIZE
-
-    @classmethod
-    def read(cls, file: Path) -> Plan:
-        """Reads a JSON file.
-
-        Raises:
-            TrainingError: it is not JSON, or holds a name or a value that is not known.
-        """
-        try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise TrainingError(f"{file} cannot be read as JSON ({error}).") from error
-        stages = tuple(_known(Stage, stage, file) for stage in values.pop("stages", ()))
-        if not stages:
-            raise TrainingError(f"{file} names no stages; there has to be one at least.")
-        return _known(cls, {**values, "stages": stages}, file)
-
-
-def _known(kind: Any, values: Mapping[str, Any], file: Path) -> Any:
-    names = {f.name for f in fields(kind)}
-    if unknown := sorted(set(values) - names):
-        raise TrainingError(
-            f"{file} holds {', '.join(unknown)}, which {kind.__name__.lower()}s do not know; "
-            f"they know {', '.join(sorted(names))}."
-        )
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise TrainingError(f"{file}: {error}.") from error
+from captioner.training.plan import Plan, Stage, TrainingError
+from captioner.training.rewards import CiderD, Reward, upto_end
 
 
 @dataclass(frozen=True)
@@ -329,7 +219,7 @@ class StageRun:
         words = self.sample(grid, self.stage.samples)  # (photos, samples, time)
         scores = np.array(
             [
-                [reward.score(i, _upto_end(line)) for line in own]
+                [reward.score(i, upto_end(line)) for line in own]
                 for i, own in zip(indices, words, strict=True)
             ],
             np.float32,
@@ -346,27 +236,28 @@ class StageRun:
         for indices, pictures in batches(self.dev_source, order, 50):
             words = self.greedy(self.encode(pictures), 1)[:, 0]
             for i, line in zip(indices, words, strict=True):
-                scores.append(self.dev_cider.score(i, _upto_end(line, keep_end=False)))
+                scores.append(self.dev_cider.score(i, upto_end(line, keep_end=False)))
         return 100 * float(np.mean(scores))
-
-
-def _upto_end(line: np.ndarray, keep_end: bool = True) -> tuple[int, ...]:
-    words = tuple(int(word) for word in line)
-    if Tokenizer.END in words:
-        return words[: words.index(Tokenizer.END) + keep_end]
-    return words
 
 
 class Training:
     """Runs a plan on photos, and keeps what is known in between in a work folder.
 
-    `start` is a trained model to go on from; its sizes and its words then replace the plan's.
+    `start` is a trained model to go on from; its sizes and its words then replace the plan's. With
+    `on_gpu` PyTorch runs the stages, and only a plan for that may have teachers.
     """
 
     def __init__(
-        self, plan: Plan, data: Dataset, work: Path, start: ModelFolder | None = None
-    ) -> None:
-        self.plan, self.work, self.start = plan, work, start
+        self, plan: Plan, data: Dataset, work: Path, start: ModelFolder | None = None,
+        on_gpu: bool = False,
+    ) -> None:  # fmt: skip
+        self.plan, self.work, self.start, self.on_gpu = plan, work, start, on_gpu
+        for stage in plan.stages:
+            if not on_gpu and (stage.teachers or stage.objective == "distillation"):
+                raise TrainingError(
+                    f"Stage {stage.name!r} trains several models, or learns from them, which only "
+                    "training on a GPU does; add --gpu, or take another plan."
+                )
         work.mkdir(parents=True, exist_ok=True)
         self.photos: list[Photo] = [*data.of("train"), *data.of("dev")]
         self.training = len(data.of("train"))
@@ -407,6 +298,9 @@ class Training:
         if self.start:
             self.decoder.build()
             _copy_variables(trained_decoder, self.decoder)
+        if self.on_gpu:
+            self._run_on_gpu()
+            return
         for stage in plan.stages:
             encoder, source = self._stage_input(stage)
             model = CaptioningModel(encoder, self.decoder, train_encoder=stage.learns != "decoder")
@@ -417,6 +311,25 @@ class Training:
             run = StageRun(stage, model, train, dev, plan.max_words, self.work, plan.seed)
             self.history[stage.name] = run.run()
             self.encoder_weights.update(encoder_weights(encoder, "float32"))
+
+    def _run_on_gpu(self) -> None:
+        """All stages, in PyTorch; see `gpu.py`."""
+        gpu, plan = _gpu(), self.plan
+        captions = [example.captions for example in self.examples]
+        words = word_arrays(
+            captions[: self.training], 5, plan.max_words, np.random.default_rng(plan.seed)
+        )
+        self.decoder.build()
+        own = {v.path: np.asarray(v) for v in self.decoder.trainable_variables}
+        weights, self.history = gpu.run_plan(
+            plan, self.encoder_weights, own if self.start else None,
+            gpu.Shape(plan.heads, plan.max_words, plan.input_size, self.last_pooling),
+            stored_pixels(self.paths), words, captions, len(self.tokenizer),
+            self.decoder.channels, self.work,
+        )  # fmt: skip
+        self.encoder_weights = {k: w for k, w in weights.items() if k.startswith("conv")}
+        for variable in self.decoder.trainable_variables:
+            variable.assign(weights[variable.path])
 
     def _encoder(self, start: str = "image") -> keras.Model:
         plan = self.plan
@@ -518,6 +431,15 @@ class Training:
         write_folder(folder, encoder, decoder, self.tokenizer, manifest, precision, files)
 
 
+def _gpu() -> Any:
+    try:
+        return import_module("captioner.training.gpu")
+    except ImportError as error:
+        raise TrainingError(
+            f"--gpu needs PyTorch ({error}); install it with 'pip install torch'."
+        ) from error
+
+
 def _sizes(model: ModelFolder) -> dict[str, Any]:
     """What a plan says of a model's sizes, of a trained model."""
     encoder, decoder = model.manifest["encoder"], model.manifest["decoder"]
@@ -567,6 +489,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--leave-out", type=Path, help="JSON list of file names that are not trained on"
     )
     parser.add_argument(
+        "--gpu", action="store_true", help="run the stages on an NVIDIA GPU, with PyTorch"
+    )
+    parser.add_argument(
         "--precision", choices=PRECISIONS, default="int8", help="of the LiteRT files"
     )
 
@@ -582,7 +507,9 @@ def main(arguments: argparse.Namespace) -> int:
         data = hold_out(data)
     print(data)
     start = ModelFolder.open(arguments.start_from) if arguments.start_from else None
-    training = Training(plan, data, arguments.work, start)
+    if arguments.gpu:
+        _gpu().check(plan)
+    training = Training(plan, data, arguments.work, start, arguments.gpu)
     training.run(arguments.encoder_weights, arguments.teacher)
     names = [path.resolve().name for path in arguments.data]
     training.write(arguments.out, names, arguments.precision)
