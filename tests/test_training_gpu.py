@@ -153,6 +153,7 @@ def test_a_model_overfits_a_handful_of_photos(gpu, data, tmp_path, base_weights,
         ([stage("x", "top")], {}, "'x'.*on the CPU"),
         ([stage("x", "decoder", served=True)], {}, "'x'.*on the CPU"),
         ([stage("x", "all", objective="distillation")], {}, "no stage before it"),
+        ([stage("x", "all", objective="self_critical", bleu=0.5)], {}, "more than CIDEr-D"),
         ([stage("x", "all")], {"cut": "mixed8"}, "mixed10"),
     ],
 )

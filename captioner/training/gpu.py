@@ -496,8 +496,8 @@ def run_stage(
             look()
             given, wanted = photos.given[indices], photos.wanted[indices]
             weight = photos.weight[indices]
-        drawn_from = rewarded and not whole
-        grid = grids[0] if drawn_from else encode(w, pictures, shape.last_pooling)
+        stored = rewarded and not whole
+        grid = grids[0] if stored else encode(w, pictures, shape.last_pooling)
         logits = Decoder(w, shape.heads, dropout).logits(grid, given)
         logs = (_without_specials(logits) if rewarded else logits).log_softmax(-1)
         nll = -logs.gather(-1, wanted[..., None])[..., 0]
@@ -572,6 +572,11 @@ def check(plan: Plan) -> None:
                 f'Stage {stage.name!r} learns on stored grids ("top", "served"), which only '
                 "training on the CPU does; leave out --gpu, or that stage."
             )
+        if stage.bleu or stage.unigram:
+            raise TrainingError(
+                f"Stage {stage.name!r} rewards more than CIDEr-D, which only training on the CPU "
+                'does; leave out --gpu, or "bleu" and "unigram".'
+            )
         if stage.objective == "distillation" and not teachers:
             raise TrainingError(
                 f'Stage {stage.name!r} is a distillation, and no stage before it has "teachers".'
@@ -591,7 +596,7 @@ def run_plan(
     channels: int,
     work: Path,
 ) -> tuple[dict[str, np.ndarray], dict[str, list[dict[str, Any]]]]:
-    """All stages of a plan; one that was done before is read from the work folder.
+    """All stages of a plan that `check` lets through; one done before is read from the work folder.
 
     On a machine without a GPU it runs on the CPU, slowly.
 
@@ -606,7 +611,6 @@ def run_plan(
     Returns:
         The weights, and the rows of each stage by its name.
     """
-    check(plan)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark = True
     training = len(words[0])

@@ -43,7 +43,7 @@ class Stage:
 
     On a GPU a stage may train several models apart, each with a decoder of its own: as many as
     `teachers` says. The first of them goes on, and a later stage whose objective is "distillation"
-    has it learn from the mean of their probabilities.
+    has it learn from the mean of their probabilities. `patience` and `views` mean nothing there.
     """
 
     name: str

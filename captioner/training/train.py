@@ -316,6 +316,7 @@ class Training:
         """All stages, in PyTorch; see `gpu.py`."""
         gpu, plan = _gpu(), self.plan
         captions = [example.captions for example in self.examples]
+        # Of more than five captions a photo, five; the same ones in every epoch.
         words = word_arrays(
             captions[: self.training], 5, plan.max_words, np.random.default_rng(plan.seed)
         )
