@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from captioner.engine import Engine
 from captioner.familiarity import Familiarity
 from captioner.model_folder import ModelFolder
-from captioner.picture import DECODE_SIDE, Source, encoder_input, read_picture
+from captioner.picture import DECODE_SIDE, SmallCopies, Source, encoder_input, read_picture
 from captioner.search import BeamSearch, Hypothesis, Sampling
 from captioner.tokenizer import Tokenizer
 
@@ -99,7 +99,16 @@ class Captioner:
         self._familiarity = familiarity
         self._input_size = int(model["encoder"]["input_size"])
         self._grid = tuple(model["encoder"]["grid"])
-        self._search = model["decoder"]
+        copies = model["encoder"].get("copies")
+        self._copies = SmallCopies(**copies, above=self._input_size) if copies else None
+        decoder = model["decoder"]
+        repeatable = set(decoder.get("repeatable", ()))
+        self._beam_search = BeamSearch(
+            max_words=decoder["max_words"],
+            length_penalty=decoder.get("length_penalty", 1.0),
+            repeat_penalty=decoder.get("repeat_penalty", 0.0),
+            repeatable=frozenset(i for i, word in enumerate(tokenizer.words) if word in repeatable),
+        )
 
     @classmethod
     def load(cls, model: str | Path | None = None, threads: int = 2) -> Captioner:
@@ -152,9 +161,7 @@ class Captioner:
     ) -> Caption:
         """As `caption`, for a picture that `captioner.picture.read_picture` has read."""
         if strategy is None:
-            strategy = BeamSearch(
-                beam_size, self._search["max_words"], self._search.get("length_penalty", 1.0)
-            )
+            strategy = replace(self._beam_search, beam_size=beam_size)
         grid = self.encode(rgb)
         hypotheses = strategy.search(self._engine.read(grid))
         if max_candidates is None:
@@ -166,6 +173,8 @@ class Captioner:
 
     def encode(self, rgb: np.ndarray) -> np.ndarray:
         """The encoder's grid (rows, columns, channels) float32 of a picture as `caption_rgb`'s."""
+        if self._copies:
+            rgb = self._copies.of(rgb)
         return self._engine.encode(encoder_input(rgb, self._input_size))
 
     def caption_batch(self, sources: Iterable[Source], **options: Any) -> list[Caption]:

@@ -346,6 +346,23 @@ def _is_share(value: object) -> bool:
     return type(value) in (int, float) and 0 <= value <= 1  # type: ignore[operator]
 
 
+def _is_penalty(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1000  # type: ignore[operator]
+
+
+def _is_copies(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) == {"side", "quality"}
+        and _is_count(value["side"], 1, 4096)
+        and _is_count(value["quality"], 1, 100)
+    )
+
+
+def _is_words(value: object) -> bool:
+    return isinstance(value, list) and all(_is_text(word) for word in value)
+
+
 def _is_grid(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(_is_count(n, 1, 1000) for n in value)
 
@@ -365,10 +382,13 @@ _SCHEMA: list[tuple[str, Callable[[object], bool], str]] = [
     ("encoder.input_size", lambda value: _is_count(value, 1, 4096), _COUNT),
     ("encoder.grid", _is_grid, "[rows, columns]"),
     ("encoder.channels", _is_count, _COUNT),
+    ("encoder.copies", lambda value: value is None or _is_copies(value), '{"side", "quality"}'),
     ("decoder.architecture", _is_text, _NAME),
     ("decoder.units", _is_count, _COUNT),
     ("decoder.vocabulary_size", _is_count, _COUNT),
     ("decoder.max_words", lambda value: _is_count(value, 1, 1000), _COUNT),
+    ("decoder.repeat_penalty", lambda value: value is None or _is_penalty(value), "0 or more"),
+    ("decoder.repeatable", lambda value: value is None or _is_words(value), "a list of words"),
     ("confident_threshold", _is_share, "a number from 0 to 1"),
     ("familiarity", lambda value: value is None or _is_text(value), "a file name"),
     ("tokenizer", _is_text, "a file name"),

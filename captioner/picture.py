@@ -26,6 +26,7 @@ import re
 import stat
 import threading
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -137,6 +138,34 @@ def encoder_input(rgb: NDArray[np.uint8], size: int) -> NDArray[np.float32]:
     return rgb.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
+@dataclass(frozen=True)
+class SmallCopies:
+    """How the photos that a model learned from were made small, so that others become alike.
+
+    A model learns what rounding and JPEG leave of its training photos, and says other things of a
+    photo without (docs/experiments.md, full-size photos).
+
+    Attributes:
+        side: of the squashed copies, in pixels.
+        quality: of their JPEG.
+        above: photos of more pixels than a square of this side are made small; others are left.
+    """
+
+    side: int
+    quality: int
+    above: int
+
+    def of(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """RGB (height, width, 3) uint8 -> its copy (side, side, 3), or itself if it is small."""
+        height, width = rgb.shape[:2]
+        if height * width <= self.above**2:
+            return rgb
+        rgb = _resized(rgb, min(width, self.side), min(height, self.side), cv2.INTER_AREA)
+        rgb = _resized(rgb, self.side, self.side, cv2.INTER_LINEAR)
+        copy = cv2.imdecode(_jpeg(rgb, self.quality), cv2.IMREAD_COLOR)
+        return cv2.cvtColor(copy, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+
+
 def thumbnail_jpeg(rgb: NDArray[np.uint8], longest_side: int) -> bytes:
     """RGB (height, width, 3) uint8 -> a JPEG file, no side longer than `longest_side` pixels.
 
@@ -145,10 +174,13 @@ def thumbnail_jpeg(rgb: NDArray[np.uint8], longest_side: int) -> bytes:
     height, width = rgb.shape[:2]
     scale = min(1.0, longest_side / max(height, width))
     rgb = _resized(rgb, max(1, round(width * scale)), max(1, round(height * scale)), cv2.INTER_AREA)
-    _, jpeg = cv2.imencode(
-        ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80]
-    )
-    return jpeg.tobytes()
+    return _jpeg(rgb, 80).tobytes()
+
+
+def _jpeg(rgb: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    _, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return jpeg.astype(np.uint8, copy=False)
 
 
 def _resized(

@@ -49,9 +49,13 @@ class Hypothesis:
     attention: tuple[np.ndarray, ...] = ()
     ended: bool = False
 
-    def score(self, length_penalty: float) -> float:
-        """Sum of log probabilities over length ** `length_penalty` (Wu et al. 2016, eq. 14)."""
-        return sum(self.log_probabilities) / max(len(self.log_probabilities), 1) ** length_penalty
+    def score(self, length_penalty: float, less: float = 0.0) -> float:
+        """Sum of log probabilities, `less` something, over length ** `length_penalty`.
+
+        Source: Wu et al., "Google's Neural Machine Translation System", 2016, eq. 14.
+        """
+        length = max(len(self.log_probabilities), 1)
+        return (sum(self.log_probabilities) - less) / length**length_penalty
 
 
 def _bar(log_probabilities: np.ndarray, last: np.ndarray, first: bool) -> np.ndarray:
@@ -103,11 +107,16 @@ class BeamSearch:
         max_words: of a caption; a hypothesis that reaches it has not ended.
         length_penalty: 0 compares sums of log probabilities, which favours short captions; 1
             compares means.
+        repeat_penalty: what a word that the caption already holds costs in log probability, when
+            hypotheses are compared; the probabilities that they carry stay the decoder's own.
+        repeatable: ids of words that cost nothing then, since sentences are full of them.
     """
 
     beam_size: int = 3
     max_words: int = 20
     length_penalty: float = 1.0
+    repeat_penalty: float = 0.0
+    repeatable: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if self.beam_size < 1 or self.max_words < 1:
@@ -123,6 +132,10 @@ class BeamSearch:
             log_probabilities, state, attention = decoder.step(words, state)
             allowed = _bar(log_probabilities, words, first=length == 1)
             sums = np.array([sum(h.log_probabilities) for h in live])[:, None] + allowed
+            if self.repeat_penalty:
+                for row, said in enumerate([self._weighed(h) for h in live]):
+                    sums[row] -= self.repeat_penalty * (len(said) - len(set(said)))
+                    sums[row, list(set(said))] -= self.repeat_penalty
             # An ended hypothesis keeps its place in the beam, so that a beam of one is greedy.
             origins = _largest(sums, self.beam_size - len(ended))
             longer = [_extend(live[row], w, allowed[row, w], attention[row]) for row, w in origins]
@@ -133,7 +146,15 @@ class BeamSearch:
             live = [h for h in longer if not h.ended]
             state = state[rows]
             words = np.array([h.words[-1] for h in live], np.int32)
-        return sorted(ended or live, key=lambda h: h.score(self.length_penalty), reverse=True)
+        return sorted(ended or live, key=self._score, reverse=True)
+
+    def _weighed(self, hypothesis: Hypothesis) -> list[int]:
+        return [word for word in hypothesis.words if word not in self.repeatable]
+
+    def _score(self, hypothesis: Hypothesis) -> float:
+        said = self._weighed(hypothesis)
+        penalty = self.repeat_penalty * (len(said) - len(set(said)))
+        return hypothesis.score(self.length_penalty, penalty)
 
 
 @dataclass(frozen=True)

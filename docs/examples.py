@@ -26,11 +26,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # name in skimage.data: (what it is and whose, whether the caption is right)
 PHOTOS = {
-    "chelsea": ("Chelsea, S. van der Walt, CC0", "half right: that cat, but only its face"),
+    "chelsea": ("Chelsea, S. van der Walt, CC0", "half right: that cat, but no camera"),
     "camera": ("photographer, L. Varshney, CC0", "right"),
     "astronaut": ("Eileen Collins, NASA, public domain", "wrong"),
     "rocket": ("Falcon 9, SpaceX, CC0", "wrong"),
-    "coffee": ("coffee, R. Michetti, CC0", "wrong: a cup on a saucer"),
+    "coffee": ("coffee, R. Michetti, CC0", "half right: the bowl is a cup"),
     "horse": ("horse, A. Preuss, public domain", "wrong"),
 }
 START, END = "<!-- examples: python docs/examples.py -->", "<!-- /examples -->"

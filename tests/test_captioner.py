@@ -19,6 +19,7 @@ from captioner.captioner import sentence
 from captioner.engine import Engine
 from captioner.errors import BrokenPictureError, ModelFolderError
 from captioner.model_folder import ModelFolder
+from captioner.picture import SmallCopies
 from captioner.search import Sampling
 
 
@@ -100,6 +101,10 @@ def test_limits_and_broken_pictures_are_the_readers(captioner):
         ("encoder", "grid", [5, 5], "encoder"),
         ("encoder", "channels", 7, "encoder"),
         ("decoder", "units", 32, "decoder"),
+        ("encoder", "copies", {"side": 24}, "encoder.copies"),
+        ("encoder", "copies", {"side": 24, "quality": 101}, "encoder.copies"),
+        ("decoder", "repeat_penalty", -1, "decoder.repeat_penalty"),
+        ("decoder", "repeatable", "a", "decoder.repeatable"),
     ],
 )
 def test_a_manifest_that_does_not_fit_its_files_is_refused(
@@ -112,6 +117,39 @@ def test_a_manifest_that_does_not_fit_its_files_is_refused(
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ModelFolderError, match=sentence):
         Captioner.load(folder)
+
+
+def test_the_folder_says_what_a_repeated_word_costs(tiny_model, tmp_path):
+    """At a price that nothing is worth, no word but the free ones comes twice."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (20, 30, 3), np.uint8) for _ in range(20)]
+    before = [[w.word for w in Captioner.load(folder).caption(p).words] for p in pictures]
+    assert any(len(words) != len(set(words)) for words in before)
+    free = next(w for words in before for w in words if words.count(w) > 1)
+    manifest["decoder"] |= {"repeat_penalty": 900.0, "repeatable": [free]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    after = [[w.word for w in Captioner.load(folder).caption(p).words] for p in pictures]
+    assert all(len(words) - len(set(words)) == max(0, words.count(free) - 1) for words in after)
+
+
+def test_the_folder_says_what_small_copies_its_model_knows(tiny_model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    photo = skimage.data.astronaut()
+    plain = Captioner.load(folder).encode(photo)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["encoder"]["copies"] = {"side": 24, "quality": 50}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    captioner = Captioner.load(folder)
+    copies = SmallCopies(side=24, quality=50, above=manifest["encoder"]["input_size"])
+    grid = captioner.encode(photo)
+    assert not np.array_equal(grid, plain)
+    assert np.array_equal(grid, Captioner.load(tiny_model).encode(copies.of(photo)))
+    small = photo[:10, :10]
+    assert np.array_equal(captioner.encode(small), Captioner.load(tiny_model).encode(small))
 
 
 def test_serving_loads_no_tensorflow(tiny_model):

@@ -29,7 +29,7 @@ from captioner.errors import (
     PictureTooLargeError,
     UnsupportedPictureError,
 )
-from captioner.picture import encoder_input, read_picture, thumbnail_jpeg
+from captioner.picture import SmallCopies, encoder_input, read_picture, thumbnail_jpeg
 from captioner.picture_header import READ, kind_of, read_header
 from tests.picture_files import GREY_8X8, png, saved, tiff
 
@@ -655,6 +655,21 @@ def test_encoder_input_averages_what_it_shrinks() -> None:
 def test_encoder_input_is_exact_at_its_own_size() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (30, 30, 3), dtype=np.uint8)
     np.testing.assert_allclose(encoder_input(rgb, 30), rgb / 127.5 - 1, rtol=0, atol=1e-7)
+
+
+def test_a_large_photo_becomes_the_small_copy_that_a_collection_would_hold(tmp_path: Path) -> None:
+    """Pixel for pixel the file that OpenCV writes; a small photo stays as it is."""
+    copies = SmallCopies(side=64, quality=75, above=100)
+    photo = np.ascontiguousarray(skimage.data.astronaut()[:300])
+    small = cv2.resize(photo, (64, 64), interpolation=cv2.INTER_AREA)
+    file = tmp_path / "small.jpg"
+    cv2.imwrite(str(file), small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 75])
+    np.testing.assert_array_equal(copies.of(photo), read_picture(file))
+    assert np.abs(copies.of(photo).astype(int) - small).max() > 5, "no trace of JPEG"
+    for shape in [(100, 100, 3), (50, 200, 3)]:
+        rgb = np.zeros(shape, np.uint8)
+        assert copies.of(rgb) is rgb
+    assert copies.of(np.zeros((20, 900, 3), np.uint8)).shape == (64, 64, 3)
 
 
 def test_a_reduced_jpeg_gives_nearly_the_same_input() -> None:

@@ -40,8 +40,8 @@ class Table:
         return log, state, attention
 
 
-def brute_force(table, max_words):
-    """All captions that end, best mean log probability first."""
+def brute_force(table, max_words, repeat_penalty=0.0, repeatable=()):
+    """All captions that end, best mean log probability, less what repeats cost, first."""
     found = []
     for length in range(1, max_words):
         for words in itertools.product((A, B, C), repeat=length):
@@ -52,7 +52,9 @@ def brute_force(table, max_words):
                     break
                 probabilities.append(math.log(probability))
             else:
-                found.append((sum(probabilities) / len(probabilities), words))
+                weighed = [word for word in words if word not in repeatable]
+                cost = repeat_penalty * (len(weighed) - len(set(weighed)))
+                found.append(((sum(probabilities) - cost) / len(probabilities), words))
     return [words for _, words in sorted(found, reverse=True)]
 
 
@@ -98,6 +100,31 @@ def test_a_wide_beam_finds_the_best_of_all_captions(seed):
     found = BeamSearch(200, max_words=5).search(Table(table))
     expected = brute_force(table, 5)
     assert [h.words for h in found[:5]] == expected[:5]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_word_that_was_said_costs_what_the_penalty_says(seed):
+    """Also over an exhaustive search; the probabilities stay the decoder's own."""
+    table = random_table(seed)
+    search = BeamSearch(200, max_words=5, repeat_penalty=1.5, repeatable=frozenset([B]))
+    found = search.search(Table(table))
+    expected = brute_force(table, 5, 1.5, [B])
+    assert [h.words for h in found[:5]] == expected[:5]
+    best = found[0]
+    path = [table[best.words[:i]][w] for i, w in enumerate((*best.words, END))]
+    assert best.log_probabilities == pytest.approx([math.log(p) for p in path], rel=1e-5)
+
+
+def test_a_beam_goes_round_a_repeat():
+    """Greedy too: it is weighed while the caption grows, not only at its end."""
+    table = {(): {A: 1.0}, (A,): {B: 1.0}, (A, B): {A: 0.6, C: 0.4},
+             (A, B, A): {END: 1.0}, (A, B, C): {END: 1.0}}  # fmt: skip
+    for size in (1, 3):
+        assert BeamSearch(size).search(Table(table))[0].words == (A, B, A)
+        said = BeamSearch(size, repeat_penalty=1.0).search(Table(table))[0]
+        assert said.words == (A, B, C)
+        free = BeamSearch(size, repeat_penalty=1.0, repeatable=frozenset([A]))
+        assert free.search(Table(table))[0].words == (A, B, A)
 
 
 @pytest.mark.parametrize("beam_size", [1, 2, 3, 7])

@@ -20,7 +20,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from captioner.engine import Network
-from captioner.picture import encoder_input, read_picture
+from captioner.picture import SmallCopies, encoder_input, read_picture
 from captioner.training.plan import CROP, LIGHT
 
 _STORED_SIZE = 224
@@ -43,6 +43,7 @@ class Photos:
         light: greatest random change of brightness and contrast; colours keep their names.
         quality: share of photos that get another sharpness and JPEG quality at random, so that the
             small and soft ones of a collection teach what is in large and sharp ones.
+        copies: what large photos are made first.
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class Photos:
         crop: float = CROP,
         light: float = LIGHT,
         quality: float = 0.0,
+        copies: SmallCopies | None = None,
     ) -> None:
-        self.paths, self._size = paths, size
+        self.paths, self._size, self._copies = paths, size, copies
         self._crop, self._light, self._quality = crop, light, quality
         self.augmentation = f"crop {crop}, light {light}, quality {quality}"
         self._pool = ThreadPoolExecutor(2)
@@ -64,7 +66,7 @@ class Photos:
         return np.stack(list(self._pool.map(self._read, paths, chances)))
 
     def _read(self, path: Path, chance: np.ndarray | None) -> np.ndarray:
-        rgb = read_picture(path)
+        rgb = _read(path, self._copies)
         if chance is None:
             return encoder_input(rgb, self._size)
         height, width = rgb.shape[:2]
@@ -94,11 +96,16 @@ def _of_another_quality(rgb: np.ndarray, sharper: float, jpeg: float) -> np.ndar
     return cv2.cvtColor(cv2.imdecode(coded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def stored_pixels(paths: Sequence[Path]) -> np.ndarray:
+def _read(path: Path, copies: SmallCopies | None) -> np.ndarray:
+    rgb = read_picture(path)
+    return copies.of(rgb) if copies else rgb
+
+
+def stored_pixels(paths: Sequence[Path], copies: SmallCopies | None = None) -> np.ndarray:
     """Photos as a GPU holds all of them: (photos, 3, 224, 224) uint8, squashed."""
 
     def read(path: Path) -> np.ndarray:
-        x = encoder_input(read_picture(path), _STORED_SIZE)
+        x = encoder_input(_read(path, copies), _STORED_SIZE)
         return np.rint((x + 1) * 127.5).astype(np.uint8).transpose(2, 0, 1)
 
     with ThreadPoolExecutor() as pool:

@@ -86,8 +86,10 @@ class Stage:
 class Plan:
     """A whole training: sizes of the model, and its stages. This is what a JSON file holds.
 
-    `distill_epochs` is for kernels that the base weights lack; `width` and `input_size` make a
-    smaller encoder, for tests.
+    `length_penalty`, `repeat_penalty` and `repeatable` (as words) are the search's when the model
+    serves. `copies` are the `side` and `quality` of `picture.SmallCopies`, for collections of such
+    copies: larger photos are made alike in training and in serving. `distill_epochs` is for
+    kernels that the base weights lack; `width` and `input_size` make a smaller encoder, for tests.
     """
 
     stages: tuple[Stage, ...]
@@ -97,6 +99,9 @@ class Plan:
     min_count: int = 5
     max_words: int = 20
     length_penalty: float = 1.0
+    repeat_penalty: float = 0.0
+    repeatable: tuple[str, ...] = ()
+    copies: dict[str, int] | None = None
     distill_epochs: int = 5
     bfloat16: bool = True
     seed: int = 7

@@ -24,6 +24,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from captioner.model_folder import ModelFolder
+from captioner.picture import SmallCopies
 from captioner.tokenizer import Tokenizer
 from captioner.training.datasets import Dataset, Photo, combine, hold_out, read_dataset
 from captioner.training.decoder import Decoder
@@ -325,7 +326,7 @@ class Training:
         weights, self.history = gpu.run_plan(
             plan, self.encoder_weights, own if self.start else None,
             gpu.Shape(plan.heads, plan.max_words, plan.input_size, self.last_pooling),
-            stored_pixels(self.paths), words, captions, len(self.tokenizer),
+            stored_pixels(self.paths, self._copies()), words, captions, len(self.tokenizer),
             self.decoder.channels, self.work,
         )  # fmt: skip
         self.encoder_weights = {k: w for k, w in weights.items() if k.startswith("conv")}
@@ -367,7 +368,11 @@ class Training:
 
     def _photos(self, stage: Stage) -> Photos:
         size = self.plan.input_size
-        return Photos(self.paths, size, stage.crop, stage.light, stage.quality)
+        return Photos(self.paths, size, stage.crop, stage.light, stage.quality, self._copies())
+
+    def _copies(self) -> SmallCopies | None:
+        plan = self.plan
+        return SmallCopies(**plan.copies, above=plan.input_size) if plan.copies else None
 
     def _grids(self, cut: str, stage: Stage | None = None) -> np.ndarray:
         """Stored grids of the encoder as it is now, for a stage or for distillation."""
@@ -380,7 +385,11 @@ class Training:
         set_encoder_weights(encoder, self.encoder_weights)
         encode = litert_encode(export_encoder(encoder, "int8")) if served else keras_encode(encoder)
         name = f"{cut}-int8" if served else cut
-        photos = self._photos(stage) if stage else Photos(self.paths, plan.input_size)
+        photos = (
+            self._photos(stage)
+            if stage
+            else Photos(self.paths, plan.input_size, copies=self._copies())
+        )
         return store_grids(
             encode, digest_of(encoder), photos, encoder.output_shape[1:],
             self.work / f"{name}.npy", stage.views if stage else 2,
@@ -407,6 +416,7 @@ class Training:
             "architecture": "inception_v3" if plan.width == 1.0 else "tiny",
             "cut": plan.cut, "last_pooling": self.last_pooling, "width": plan.width,
             "input_size": plan.input_size, "grid": list(shape[1:3]), "channels": shape[3],
+            **({"copies": plan.copies} if plan.copies else {}),
         }  # fmt: skip
         manifest = {
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -414,7 +424,8 @@ class Training:
             "decoder": {
                 "architecture": DECODER, "units": plan.units, "heads": plan.heads,
                 "vocabulary_size": len(self.tokenizer), "max_words": plan.max_words,
-                "length_penalty": plan.length_penalty,
+                "length_penalty": plan.length_penalty, "repeat_penalty": plan.repeat_penalty,
+                "repeatable": list(plan.repeatable),
             },
             "confident_threshold": 0.0,
             "trained_on": list(trained_on),
@@ -442,11 +453,13 @@ def _gpu() -> Any:
 
 
 def _sizes(model: ModelFolder) -> dict[str, Any]:
-    """What a plan says of a model's sizes, of a trained model."""
+    """What a plan says of a model's sizes, and of its search, of a trained model."""
     encoder, decoder = model.manifest["encoder"], model.manifest["decoder"]
-    sizes = {name: encoder[name] for name in ("cut", "input_size")}
+    sizes = {name: encoder[name] for name in ("cut", "input_size", "copies") if name in encoder}
     sizes["width"] = encoder.get("width", 1.0)
-    return {**sizes, **{name: decoder[name] for name in ("units", "heads", "max_words")}}
+    sizes |= {name: decoder[name] for name in ("units", "heads", "max_words")}
+    search = ("length_penalty", "repeat_penalty", "repeatable")
+    return sizes | {name: decoder[name] for name in search if name in decoder}
 
 
 def _copy_variables(source: Decoder, target: Decoder) -> None:
