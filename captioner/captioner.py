@@ -173,9 +173,13 @@ class Captioner:
 
     def encode(self, rgb: np.ndarray) -> np.ndarray:
         """The encoder's grid (rows, columns, channels) float32 of a picture as `caption_rgb`'s."""
+        return self._engine.encode(self.encoder_input(rgb))
+
+    def encoder_input(self, rgb: np.ndarray) -> np.ndarray:
+        """The picture as the encoder takes it, (size, size, 3) float32 in [-1, 1]."""
         if self._copies:
             rgb = self._copies.of(rgb)
-        return self._engine.encode(encoder_input(rgb, self._input_size))
+        return encoder_input(rgb, self._input_size)
 
     def caption_batch(self, sources: Iterable[Source], **options: Any) -> list[Caption]:
         """Captions several pictures, each as `caption` does; the first that fails raises.

@@ -35,6 +35,7 @@ REFERENCES = {
 MODEL = {
     "name": "tiny",
     "files": {"encoder.tflite": {"sha256": "00ff", "bytes": 1}},
+    "encoder": {"architecture": "tiny", "copies": {"side": 24, "quality": 75}},
     "decoder": {"units": 8, "max_words": 20},
 }
 
@@ -144,6 +145,7 @@ def test_the_report_says_what_the_scores_depend_on(tmp_path: Path) -> None:
     }
     assert report["protocol"]["decoder"]["strategy"] == "beam search"
     assert report["protocol"]["decoder"]["beam_size"] == 3
+    assert report["protocol"]["encoder"]["copies"] == {"side": 24, "quality": 75}
     assert report["protocol"]["model"]["files"] == {"encoder.tflite": "00ff"}
     assert [entry.name for entry in file.parent.iterdir()] == ["report.json"]
 

@@ -185,6 +185,7 @@ def protocol(
             "name": model["name"],
             "files": {file: entry["sha256"] for file, entry in sorted(model["files"].items())},
         },
+        "encoder": dict(model["encoder"]),
         "decoder": {
             "strategy": "beam search" if beam_size > 1 else "greedy",
             "beam_size": beam_size,

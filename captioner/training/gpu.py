@@ -332,11 +332,11 @@ class Model:
             for name, w in (of or self.masters).items()
         }
 
-    def learn_only(self, names: Sequence[str]) -> list[str]:
+    def learn_only(self, names: Sequence[str]) -> None:
+        """Only those weights get gradients from now on."""
         for name, w in self.masters.items():
             w.requires_grad_(name in names)
             w.grad = None
-        return list(names)
 
     def settle(self) -> None:
         """The moving average becomes the weights."""
@@ -588,7 +588,7 @@ def run_plan(
     plan: Plan,
     encoder: Mapping[str, np.ndarray],
     decoder: Mapping[str, np.ndarray] | None,
-    shape: Shape,
+    last_pooling: str,
     pixels: np.ndarray,
     words: Sequence[np.ndarray],
     references: Sequence[Sequence[tuple[int, ...]]],
@@ -603,6 +603,7 @@ def run_plan(
     Args:
         encoder: weights to start from, by the names of a model folder.
         decoder: likewise, or None for fresh ones.
+        last_pooling: of the encoder's last block, "max" or "average".
         pixels: (photos, 3, side, side) uint8, those for training first.
         words: what goes in, what has to come out, its weight, each (training, captions, time).
         references: for each photo, its captions as ids.
@@ -611,6 +612,7 @@ def run_plan(
     Returns:
         The weights, and the rows of each stage by its name.
     """
+    shape = Shape(plan.heads, plan.max_words, plan.input_size, last_pooling)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark = True
     training = len(words[0])

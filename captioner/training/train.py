@@ -325,7 +325,7 @@ class Training:
         own = {v.path: np.asarray(v) for v in self.decoder.trainable_variables}
         weights, self.history = gpu.run_plan(
             plan, self.encoder_weights, own if self.start else None,
-            gpu.Shape(plan.heads, plan.max_words, plan.input_size, self.last_pooling),
+            self.last_pooling,
             stored_pixels(self.paths, self._copies()), words, captions, len(self.tokenizer),
             self.decoder.channels, self.work,
         )  # fmt: skip
