@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from captioner.engine import Engine
-from captioner.familiarity import Familiarity
 from captioner.model_folder import ModelFolder
 from captioner.picture import DECODE_SIDE, SmallCopies, Source, encoder_input, read_picture
 from captioner.search import BeamSearch, Hypothesis, Sampling
+from captioner.sureness import Sureness
 from captioner.tokenizer import Tokenizer
 
 
@@ -47,11 +47,13 @@ class Candidate:
 class Caption:
     """What is in a picture: the best candidate, and all of them.
 
-    `confident` is whether the probability reaches the threshold that the model folder names, and
-    the picture is like those that the model knows.
+    `sureness` is how likely the best one is right, in [0, 1]: 0 for a picture unlike those that
+    the model knows, and the probability itself where the model folder says nothing of it.
+    `confident` is whether it reaches the threshold that the folder names.
     """
 
     candidates: tuple[Candidate, ...]
+    sureness: float
     confident: bool
 
     @property
@@ -93,10 +95,10 @@ class Captioner:
         engine: Engine,
         tokenizer: Tokenizer,
         model: dict[str, Any],
-        familiarity: Familiarity | None = None,
+        sureness: Sureness | None = None,
     ) -> None:
         self._engine, self._tokenizer, self.model = engine, tokenizer, model
-        self._familiarity = familiarity
+        self._sureness = sureness
         self._input_size = int(model["encoder"]["input_size"])
         self._grid = tuple(model["encoder"]["grid"])
         copies = model["encoder"].get("copies")
@@ -126,7 +128,7 @@ class Captioner:
             encoder["input_size"], (*encoder["grid"], encoder["channels"]), decoder["units"],
             decoder["vocabulary_size"],
         )  # fmt: skip
-        return cls(engine, folder.tokenizer(), folder.manifest, folder.familiarity())
+        return cls(engine, folder.tokenizer(), folder.manifest, folder.sureness())
 
     def caption(
         self,
@@ -167,9 +169,10 @@ class Captioner:
         if max_candidates is None:
             max_candidates = beam_size
         candidates = tuple(self._candidate(h) for h in hypotheses[: max(1, max_candidates)])
-        sure = candidates[0].probability >= self.model["confident_threshold"]
-        familiar = self._familiarity is None or grid in self._familiarity
-        return Caption(candidates, confident=sure and familiar)
+        sureness = candidates[0].probability
+        if self._sureness:
+            sureness = self._sureness.chance(grid.mean((0, 1)), sureness)
+        return Caption(candidates, sureness, sureness >= self.model["confident_threshold"])
 
     def encode(self, rgb: np.ndarray) -> np.ndarray:
         """The encoder's grid (rows, columns, channels) float32 of a picture as `caption_rgb`'s."""

@@ -24,7 +24,7 @@ from captioner.errors import ModelFolderError
 from captioner.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from captioner.familiarity import Familiarity
+    from captioner.sureness import Sureness
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 FORMAT = 1
@@ -173,25 +173,32 @@ class ModelFolder:
             shutil.rmtree(old, ignore_errors=True)
         return cls(path, whole)
 
-    def familiarity(self) -> Familiarity | None:
-        """What is familiar to the model, where the folder says it."""
-        from captioner.familiarity import Familiarity  # NumPy, which no `--help` has to wait for
+    def sureness(self) -> Sureness | None:
+        """When the model is sure, where the folder says more of it than a threshold."""
+        from captioner.sureness import Sureness  # NumPy, which no `--help` has to wait for
 
-        name = self.manifest.get("familiarity")
+        name = self.manifest.get("sureness")
         if name is None:
             return None
         channels = self.manifest["encoder"]["channels"]
-        return Familiarity.from_bytes(self.read_bytes(name), str(self.path / name), channels)
+        return Sureness.from_bytes(self.read_bytes(name), str(self.path / name), channels)
 
-    def with_familiarity(self, familiarity: Familiarity) -> ModelFolder:
-        """Keep in the folder what is familiar to the model, in place of what was there."""
-        name, content = "familiarity.npz", familiarity.to_bytes()
+    def with_sureness(self, threshold: float, sureness: Sureness | None) -> ModelFolder:
+        """Keep in the folder when the model is sure, in place of what was there.
+
+        Without `sureness` the threshold is one of a caption's probability.
+        """
+        name = "sureness.npz"
         files = {key: entry for key, entry in self.manifest["files"].items() if key != name}
         # Without the old one first, so that the manifest describes what is there at any moment.
-        self.amend(familiarity=None, files=files)
+        folder = self.amend(confident_threshold=threshold, sureness=None, files=files)
+        if sureness is None:
+            (self.path / name).unlink(missing_ok=True)
+            return folder
+        content = sureness.to_bytes()
         write_bytes(self.path / name, content)
         about = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-        return self.amend(familiarity=name, files={**files, name: about})
+        return folder.amend(sureness=name, files={**files, name: about})
 
     def amend(self, **changes: Any) -> ModelFolder:
         """Change entries of the manifest that say something about the model, such as its scores.
@@ -294,7 +301,7 @@ def _problem(manifest: Any) -> str | None:
             return f"'files' has no valid 'bytes' and 'sha256' for {name!r:.80}"
     used = [manifest["tokenizer"], *(manifest["serving"][part] for part in _SERVING)]
     used += (manifest.get("weights") or {}).values()
-    used += [manifest["familiarity"]] if manifest.get("familiarity") else []
+    used += [manifest["sureness"]] if manifest.get("sureness") else []
     for name in used:
         if name not in manifest["files"]:
             return f"{name!r:.80} is used but not among the 'files'"
@@ -390,7 +397,7 @@ _SCHEMA: list[tuple[str, Callable[[object], bool], str]] = [
     ("decoder.repeat_penalty", lambda value: value is None or _is_penalty(value), "0 or more"),
     ("decoder.repeatable", lambda value: value is None or _is_words(value), "a list of words"),
     ("confident_threshold", _is_share, "a number from 0 to 1"),
-    ("familiarity", lambda value: value is None or _is_text(value), "a file name"),
+    ("sureness", lambda value: value is None or _is_text(value), "a file name"),
     ("tokenizer", _is_text, "a file name"),
     *((f"serving.{part}", _is_text, "a file name") for part in _SERVING),
     ("weights", lambda value: value is None or _is_names(value), "file names"),

@@ -27,10 +27,13 @@ from tqdm import tqdm
 from captioner.errors import CaptionerError
 from captioner.model_folder import ModelFolder, write_text
 from captioner.settings import Settings
-from captioner.training.datasets import SPLITS, Dataset, Photo, read_dataset
+from captioner.training.datasets import SPLITS, Dataset, Photo, combine, read_dataset
 
 if TYPE_CHECKING:
+    import numpy as np
     from pycocoevalcap.meteor.meteor import Meteor
+
+    from captioner.captioner import Captioner
 
 SCORES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 
@@ -242,9 +245,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--into", metavar="MODEL", help="record there instead, by name or path")
     parser.add_argument("--only", metavar="FILE", help="JSON list of the photos' file names")
     parser.add_argument(
-        "--calibrate",
-        action="store_true",
-        help="set by these when the model is sure: above which probability, and of what pictures",
+        "--calibrate", action="store_true", help="learn from these photos when the model is sure"
+    )
+    parser.add_argument(
+        "--trained-on", action="append", metavar="DATA",
+        help="for --calibrate: a collection that the model was trained on; repeat it for several "
+        "(default: that of --data)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--leave-out", metavar="FILE", help="JSON list of the file names there that it was not"
     )
 
 
@@ -257,53 +266,49 @@ def main(args: argparse.Namespace) -> int:
     settings = Settings.from_environment()
     check_scorers()  # before an hour of captions that could then not be scored
     dataset = read_dataset(args.data)
+    aside = _names(args.leave_out) if args.leave_out else frozenset[str]()
     if args.only:
-        wanted = frozenset(json.loads(Path(args.only).read_text(encoding="utf-8")))
+        wanted = _names(args.only)
         kept = tuple(photo for photo in dataset.photos if photo.path.name in wanted)
         dataset = Dataset(kept, dataset.missing)
     photos = chosen(dataset, args.split, args.limit)
+    several = min(len(photo.captions) for photo in photos) > 1
+    if args.calibrate and not several:
+        raise EvaluationError(
+            "To learn when a model is sure takes two captions a photo at least; "
+            "leave --calibrate out, or name another collection."
+        )
 
     import numpy as np
 
     from captioner.captioner import Captioner
-    from captioner.familiarity import Familiarity
-    from captioner.picture import DECODE_SIDE, read_picture
     from captioner.training import calibration
 
     folder = ModelFolder.open(args.model or settings.captioner_model)
     captioner = Captioner.load(folder.path)
-    predictions, probabilities = {}, []
+    captions = {}
     for photo in tqdm(photos, desc="captions", unit="photo", disable=None):
         try:
-            caption = captioner.caption(photo.path, beam_size=args.beam_size)
+            captions[photo.path.name] = captioner.caption(photo.path, beam_size=args.beam_size)
         except CaptionerError as error:
             raise EvaluationError(f"{photo.path}: {error}") from error
-        predictions[photo.path.name] = caption.text
-        probabilities.append(caption.probability)
+    predictions = {name: caption.text for name, caption in captions.items()}
     references = {photo.path.name: photo.captions for photo in photos}
     training = [caption for photo in dataset.of("train") for caption in photo.captions]
     scores = evaluate(predictions, references, training if args.split != "train" else None)
     for name, value in scores.items():
         print(f"{name:<15}{value:>8g}")
     reliability: dict[str, Any] = {}
-    if min(len(photo.captions) for photo in photos) > 1:
+    if several:
         right = calibration.rightness([*predictions.values()], [*references.values()])
-        reliability = calibration.reliability(np.array(probabilities), right)
-    if args.calibrate:
-        if not reliability:
-            raise EvaluationError(
-                "A threshold of being sure needs two captions a photo at least; "
-                "leave --calibrate out, or name another collection."
-            )
-        threshold = calibration.choose_threshold(np.array(probabilities), right)
-        folder = folder.amend(confident_threshold=threshold)
-        pictures = (
-            read_picture(photo.path, shortest_side_at_least=DECODE_SIDE) for photo in photos
-        )
-        features = np.stack([captioner.encode(rgb).mean((0, 1)) for rgb in pictures])
-        if familiarity := Familiarity.fit(features):
-            folder = folder.with_familiarity(familiarity)
-        print(f"{'threshold':<15}{threshold:>8g}")
+        probabilities = np.array([caption.probability for caption in captions.values()])
+        sureness = np.array([caption.sureness for caption in captions.values()])
+        if args.calibrate:
+            collections = [read_dataset(path) for path in args.trained_on or [args.data]]
+            known = [p for p in combine(collections).of("train") if p.path.name not in aside]
+            sureness, folder = _calibrate(folder, captioner, known, photos, probabilities, right)
+        threshold = folder.manifest["confident_threshold"]
+        reliability = calibration.reliability(sureness, probabilities, right, threshold)
     place = Path(args.data).resolve()
     name = (place if place.is_dir() else place.parent).name
     details = protocol(name, args.split, photos, folder.manifest, args.beam_size)
@@ -314,6 +319,42 @@ def main(args: argparse.Namespace) -> int:
         write_report(into.path / f"{args.record}.json", scores, details, predictions, reliability)
         _record(into, args.record, {"model": details["model"]["name"], **scores, **reliability})
     return 0
+
+
+def _names(file: str) -> frozenset[str]:
+    """The file names in a JSON list."""
+    return frozenset(json.loads(Path(file).read_text(encoding="utf-8")))
+
+
+def _calibrate(
+    folder: ModelFolder,
+    captioner: Captioner,
+    known: Sequence[Photo],
+    photos: Sequence[Photo],
+    probabilities: np.ndarray,
+    right: np.ndarray,
+) -> tuple[np.ndarray, ModelFolder]:
+    """Learns when the model is sure, and keeps it in its folder.
+
+    Returns:
+        How sure it is of each caption by what was learned from the others, since a report would
+        flatter itself otherwise; and the folder.
+    """
+    import numpy as np
+
+    from captioner.picture import DECODE_SIDE, read_picture
+    from captioner.training import calibration
+
+    def features(of: Sequence[Photo]) -> np.ndarray:
+        bar = tqdm(of, desc="features", unit="photo", disable=None)
+        pictures = (read_picture(p.path, shortest_side_at_least=DECODE_SIDE) for p in bar)
+        return np.array([captioner.encode(rgb).mean((0, 1)) for rgb in pictures])
+
+    learned = calibration.fit_sureness(features(known), features(photos), probabilities, right)
+    sureness = learned[1] if learned else probabilities
+    threshold = calibration.choose_threshold(sureness, right)
+    print(f"{'threshold':<15}{threshold:>8g}")
+    return sureness, folder.with_sureness(threshold, learned[0] if learned else None)
 
 
 def _record(folder: ModelFolder, name: str, metrics: Mapping[str, Any]) -> None:
