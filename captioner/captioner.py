@@ -47,9 +47,9 @@ class Candidate:
 class Caption:
     """What is in a picture: the best candidate, and all of them.
 
-    `sureness` is how likely the best one is right, in [0, 1]: 0 for a picture unlike those that
-    the model knows, and the probability itself where the model folder says nothing of it.
-    `confident` is whether it reaches the threshold that the folder names.
+    `sureness` is how likely the best one is right, in [0, 1]; 0 says nothing of that, but that the
+    picture is unlike those that the model knows. It is the probability itself where the model
+    folder says no more. `confident` is whether `sureness` reaches the threshold of the folder.
     """
 
     candidates: tuple[Candidate, ...]
@@ -170,9 +170,11 @@ class Captioner:
             max_candidates = beam_size
         candidates = tuple(self._candidate(h) for h in hypotheses[: max(1, max_candidates)])
         sureness = candidates[0].probability
-        if self._sureness:
+        if self._sureness is not None:
             sureness = self._sureness.chance(grid.mean((0, 1)), sureness)
-        return Caption(candidates, sureness, sureness >= self.model["confident_threshold"])
+        # However low the threshold, an unfamiliar picture is not sure.
+        confident = sureness > 0 and sureness >= self.model["confident_threshold"]
+        return Caption(candidates, sureness, confident)
 
     def encode(self, rgb: np.ndarray) -> np.ndarray:
         """The encoder's grid (rows, columns, channels) float32 of a picture as `caption_rgb`'s."""

@@ -188,17 +188,20 @@ class ModelFolder:
 
         Without `sureness` the threshold is one of a caption's probability.
         """
-        name = "sureness.npz"
-        files = {key: entry for key, entry in self.manifest["files"].items() if key != name}
-        # Without the old one first, so that the manifest describes what is there at any moment.
-        folder = self.amend(confident_threshold=threshold, sureness=None, files=files)
-        if sureness is None:
-            (self.path / name).unlink(missing_ok=True)
-            return folder
-        content = sureness.to_bytes()
-        write_bytes(self.path / name, content)
-        about = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-        return folder.amend(sureness=name, files={**files, name: about})
+        old = self.manifest.get("sureness")
+        files = {key: entry for key, entry in self.manifest["files"].items() if key != old}
+        name = None
+        if sureness is not None:
+            content = sureness.to_bytes()
+            digest = hashlib.sha256(content).hexdigest()
+            # Another name for another content, so that one write of the manifest changes it all.
+            name = f"sureness-{digest[:8]}.npz"
+            write_bytes(self.path / name, content)
+            files[name] = {"sha256": digest, "bytes": len(content)}
+        folder = self.amend(confident_threshold=threshold, sureness=name, files=files)
+        if old not in (None, name):
+            (self.path / str(old)).unlink(missing_ok=True)
+        return folder
 
     def amend(self, **changes: Any) -> ModelFolder:
         """Change entries of the manifest that say something about the model, such as its scores.

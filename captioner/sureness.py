@@ -24,8 +24,7 @@ import numpy as np
 
 from captioner.errors import ModelFolderError
 
-# What comes before the coordinates in `Sureness.signs`.
-_OTHER_SIGNS = 3
+OTHER_SIGNS = 3  # what comes before the coordinates in `Sureness.signs`
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Sureness:
         components: directions of the plane, the strongest first, (components, channels) float32
             with orthonormal rows.
         limit: the greatest `away` of a familiar picture, from 0 to 1.
-        weights: of a constant and of `signs`, (1 + 3 + coordinates,) float64.
+        weights: of a constant and of `signs`, (1 + OTHER_SIGNS + coordinates,) float64.
     """
 
     mean: np.ndarray
@@ -46,7 +45,7 @@ class Sureness:
     weights: np.ndarray
 
     def chance(self, features: np.ndarray, probability: float) -> float:
-        """How likely a caption is right, in [0, 1]; 0 for an unfamiliar picture.
+        """How likely a caption is right, in [0, 1]; 0, which is none, for an unfamiliar picture.
 
         Args:
             features: (channels,), the mean over the picture's grid.
@@ -58,7 +57,7 @@ class Sureness:
         return _logistic(float(self.weights[0] + self.weights[1:] @ signs))
 
     def signs(self, features: np.ndarray, probability: float) -> np.ndarray:
-        """What the chance is reckoned from, (3 + coordinates,).
+        """What the chance is reckoned from, (OTHER_SIGNS + coordinates,).
 
         The logarithm of the probability; how far the features point out of the plane (the sine of
         that angle: 0 in it, 1 at right angles to it); their distance from the mean; and the first
@@ -69,7 +68,7 @@ class Sureness:
         whole = float(off @ off)
         out = max(0.0, whole - float(inside @ inside))
         away = math.sqrt(out / whole) if whole else 0.0
-        coordinates = inside[: len(self.weights) - 1 - _OTHER_SIGNS]
+        coordinates = inside[: len(self.weights) - 1 - OTHER_SIGNS]
         return np.array([math.log(max(probability, 1e-9)), away, math.sqrt(whole), *coordinates])
 
     def to_bytes(self) -> bytes:
@@ -96,13 +95,15 @@ class Sureness:
                     np.asarray(file[key], np.float32) for key in ("mean", "components")
                 )
                 limit, weights = float(file["limit"]), np.asarray(file["weights"], np.float64)
-            if components.shape != (len(components), len(mean)) or channels not in (
+            if components.shape != (len(components), *mean.shape) or channels not in (
                 None,
                 len(mean),
             ):
                 raise ValueError(f"components of the shape {components.shape}")
-            most = 1 + _OTHER_SIGNS + len(components)
-            if weights.ndim != 1 or not 1 + _OTHER_SIGNS <= len(weights) <= most:
+            if not all(np.isfinite(a).all() for a in (mean, components, limit, weights)):
+                raise ValueError("it holds what is no number")
+            most = 1 + OTHER_SIGNS + len(components)
+            if weights.ndim != 1 or not 1 + OTHER_SIGNS <= len(weights) <= most:
                 raise ValueError(f"weights of the shape {weights.shape}")
         except (ValueError, KeyError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise ModelFolderError(

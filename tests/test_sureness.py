@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from captioner import Captioner
+from captioner import Captioner, model_folder
 from captioner.errors import ModelFolderError
 from captioner.model_folder import ModelFolder
 from captioner.sureness import Sureness
@@ -89,8 +89,21 @@ def test_too_few_photos_tell_nothing() -> None:
     probabilities, right, _ = outcomes(photos, 2)
     assert fit_sureness(photos[:3], photos, probabilities, right) is None
     assert fit_sureness(np.array([]), photos, probabilities, right) is None
-    assert fit_sureness(photos, photos[:40], probabilities[:40], right[:40]) is None
+    assert fit_sureness(photos, photos[:250], probabilities[:250], right[:250]) is None
     assert fit_sureness(photos, photos, probabilities, np.ones(400, bool)) is None
+    assert fit_sureness(photos, photos, probabilities, np.arange(400) < 40) is None
+
+
+def test_features_that_say_nothing_are_not_believed() -> None:
+    rng = np.random.default_rng(8)
+    photos, probabilities = features(400, 1), rng.uniform(0.2, 0.9, 400)
+    right = rng.random(400) < probabilities
+    assert fit_sureness(features(1000, 3), photos, probabilities, right) is None
+
+
+def kept(path: Path) -> list[str]:
+    """The files of that kind in a model folder."""
+    return sorted(file.name for file in path.glob("sureness*"))
 
 
 def test_it_is_kept_in_the_model_folder(tiny_model: Path, tmp_path: Path) -> None:
@@ -101,15 +114,20 @@ def test_it_is_kept_in_the_model_folder(tiny_model: Path, tmp_path: Path) -> Non
     channels = folder.manifest["encoder"]["channels"]
     mean, nothing = np.zeros(channels), np.zeros((1, channels))
     for limit, bias, chance in ((1.0, 5.0, 0.9933), (1.0, -5.0, 0.0067), (-1.0, 5.0, 0.0)):
-        sureness = Sureness(mean, nothing, limit, np.array([bias, 0, 0, 0]))
-        folder = folder.with_sureness(0.5, sureness)
-        assert ModelFolder.open(path).manifest["sureness"] == "sureness.npz"
+        folder = folder.with_sureness(
+            0.5, Sureness(mean, nothing, limit, np.array([bias, 0, 0, 0]))
+        )
+        assert kept(path) == [ModelFolder.open(path).manifest["sureness"]]
         caption = Captioner.load(path).caption(picture)
         assert caption.sureness == pytest.approx(chance, abs=1e-4)
         assert caption.confident is (chance >= 0.5)
 
-    content = (path / "sureness.npz").read_bytes()
-    (path / "sureness.npz").write_bytes(b"x" * len(content))
+    folder.amend(confident_threshold=0.0)
+    assert not Captioner.load(path).caption(picture).confident, "unfamiliar"
+
+    file = path / kept(path)[0]
+    content = file.read_bytes()
+    file.write_bytes(b"x" * len(content))
     with pytest.raises(ModelFolderError, match="SHA-256"):
         Captioner.load(path)
 
@@ -117,14 +135,38 @@ def test_it_is_kept_in_the_model_folder(tiny_model: Path, tmp_path: Path) -> Non
     caption = Captioner.load(path).caption(picture)
     assert caption.sureness == caption.probability
     assert caption.confident
-    assert not (path / "sureness.npz").exists()
+    assert kept(path) == []
+
+
+def test_a_killed_calibration_leaves_what_was_there(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shutil.copytree(tiny_model, tmp_path / "model")
+    channels = ModelFolder.open(path).manifest["encoder"]["channels"]
+    first, second = (
+        Sureness(np.zeros(channels), np.zeros((1, channels)), 1.0, np.array([bias, 0, 0, 0.0]))
+        for bias in (5.0, -5.0)
+    )
+    folder = ModelFolder.open(path).with_sureness(0.5, first)
+    picture = np.full((40, 50, 3), 200, np.uint8)
+    before = Captioner.load(path).caption(picture)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model_folder, "write_text", killed)
+    with pytest.raises(KeyboardInterrupt):
+        folder.with_sureness(0.001, second)
+    after = Captioner.load(path).caption(picture)
+    assert (after.sureness, after.confident) == (before.sureness, before.confident)
 
 
 TWO_CHANNELS = Sureness(np.zeros(2), np.eye(2), 1.0, np.zeros(4)).to_bytes()
 TOO_MANY_WEIGHTS = Sureness(np.zeros(3), np.eye(3), 1.0, np.zeros(8)).to_bytes()
+NO_NUMBER = Sureness(np.zeros(3), np.eye(3), float("nan"), np.zeros(4)).to_bytes()
 
 
-@pytest.mark.parametrize("content", [b"", b"no zip", TWO_CHANNELS, TOO_MANY_WEIGHTS])
+@pytest.mark.parametrize("content", [b"", b"no zip", TWO_CHANNELS, TOO_MANY_WEIGHTS, NO_NUMBER])
 def test_anything_else_is_refused(content: bytes) -> None:
     with pytest.raises(ModelFolderError, match=r"sure\.npz does not say"):
         Sureness.from_bytes(content, "sure.npz", channels=3)

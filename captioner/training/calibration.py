@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from captioner.sureness import Sureness
+from captioner.sureness import OTHER_SIGNS, Sureness
 from captioner.tokenizer import Tokenizer
 from captioner.training.rewards import CiderD
 
@@ -25,7 +25,7 @@ FAMILIAR_SHARE = 0.95  # of the photos that it is calibrated on
 RIDGE = 100.0
 FOLDS = 5
 # Fewer photos than these to calibrate on, or fewer right or wrong captions, tell nothing.
-_LEAST_PHOTOS, _LEAST_OF_A_KIND = 50, 10
+LEAST_PHOTOS, LEAST_OF_A_KIND = 300, 50
 
 
 def rightness(captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
@@ -56,17 +56,18 @@ def fit_sureness(
         right: which of them are right, as `rightness` says.
 
     Returns:
-        What it learned, and the chance of each of the captions by what was learned from four
-        fifths of the others; None where there are too few photos of either kind.
+        What it learned, and the chance of each of the captions by what was learned from the other
+        four fifths. None where there are too few photos or too few captions of a kind, or where
+        that tells right from wrong no better than the probabilities alone.
     """
     components = min(COMPONENTS, len(known) // 4, features.shape[1] // 4)
-    enough = min(right.sum(), (~right).sum()) >= _LEAST_OF_A_KIND
-    if not components or len(features) < _LEAST_PHOTOS or not enough:
+    enough = min(right.sum(), (~right).sum()) >= LEAST_OF_A_KIND
+    if not components or len(features) < LEAST_PHOTOS or not enough:
         return None
     mean = known.mean(0)
     directions = np.linalg.svd(known - mean, full_matrices=False)[2][:components]
     coordinates = min(COORDINATES, components)
-    nothing = Sureness(mean, directions, 1.0, np.zeros(1 + 3 + coordinates))
+    nothing = Sureness(mean, directions, 1.0, np.zeros(1 + OTHER_SIGNS + coordinates))
     nothing = Sureness.from_bytes(nothing.to_bytes(), "")  # rounded as it will be read again
     signs = np.stack([nothing.signs(f, p) for f, p in zip(features, probabilities, strict=True)])
     limit = float(np.quantile(signs[:, 1], FAMILIAR_SHARE))
@@ -74,12 +75,16 @@ def fit_sureness(
     def learned(chosen: np.ndarray) -> Sureness:
         return replace(nothing, limit=limit, weights=_logistic_fit(signs[chosen], right[chosen]))
 
+    # As many right ones in each fold, or a fold's own share of them would shift its chances.
+    fold = np.empty(len(features), int)
+    fold[np.argsort(right, kind="stable")] = np.arange(len(features)) % FOLDS
     chances = np.zeros(len(features))
-    fold = np.arange(len(features)) % FOLDS
     for own in range(FOLDS):
         of_others = learned(fold != own)
         for i in np.flatnonzero(fold == own):
             chances[i] = of_others.chance(features[i], probabilities[i])
+    if separation(chances, right)["auroc"] <= separation(probabilities, right)["auroc"]:
+        return None
     return learned(np.ones(len(features), bool)), chances
 
 

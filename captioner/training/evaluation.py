@@ -17,6 +17,7 @@ import os
 import shutil
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata, util
 from pathlib import Path
@@ -221,11 +222,17 @@ def chosen(dataset: Dataset, split: str, limit: int | None = None) -> list[Photo
     """The photos of a split by name, the first `limit` of them.
 
     Raises:
-        EvaluationError: there are none.
+        EvaluationError: there are none, or two of one name.
     """
     photos = sorted(dataset.of(split), key=lambda photo: photo.path.name)[:limit]
     if not photos:
         raise EvaluationError(f"The collection has no photo in the split {split}: {dataset}.")
+    names = Counter(photo.path.name for photo in photos)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise EvaluationError(
+            f"The collection has more than one {twice[0]}, which a report cannot tell apart; "
+            "give one of them another name."
+        )
     return photos
 
 
@@ -264,9 +271,10 @@ def main(args: argparse.Namespace) -> int:
         CaptionerError: the data, the model or a photo cannot be read, or Java is missing.
     """
     settings = Settings.from_environment()
+    if (args.trained_on or args.leave_out) and not args.calibrate:
+        raise EvaluationError("--trained-on and --leave-out mean nothing without --calibrate.")
     check_scorers()  # before an hour of captions that could then not be scored
     dataset = read_dataset(args.data)
-    aside = _names(args.leave_out) if args.leave_out else frozenset[str]()
     if args.only:
         wanted = _names(args.only)
         kept = tuple(photo for photo in dataset.photos if photo.path.name in wanted)
@@ -278,6 +286,7 @@ def main(args: argparse.Namespace) -> int:
             "To learn when a model is sure takes two captions a photo at least; "
             "leave --calibrate out, or name another collection."
         )
+    known = known_photos(args, photos) if args.calibrate else []
 
     import numpy as np
 
@@ -304,11 +313,13 @@ def main(args: argparse.Namespace) -> int:
         probabilities = np.array([caption.probability for caption in captions.values()])
         sureness = np.array([caption.sureness for caption in captions.values()])
         if args.calibrate:
-            collections = [read_dataset(path) for path in args.trained_on or [args.data]]
-            known = [p for p in combine(collections).of("train") if p.path.name not in aside]
-            sureness, folder = _calibrate(folder, captioner, known, photos, probabilities, right)
+            sureness, folder = calibrate(folder, captioner, known, photos, probabilities, right)
         threshold = folder.manifest["confident_threshold"]
-        reliability = calibration.reliability(sureness, probabilities, right, threshold)
+        reliability = {
+            # Whether it is by what other photos of these taught, or by all that the folder holds.
+            "cross_fitted": bool(args.calibrate),
+            **calibration.reliability(sureness, probabilities, right, threshold),
+        }
     place = Path(args.data).resolve()
     name = (place if place.is_dir() else place.parent).name
     details = protocol(name, args.split, photos, folder.manifest, args.beam_size)
@@ -326,7 +337,27 @@ def _names(file: str) -> frozenset[str]:
     return frozenset(json.loads(Path(file).read_text(encoding="utf-8")))
 
 
-def _calibrate(
+def known_photos(args: argparse.Namespace, photos: Sequence[Photo]) -> list[Photo]:
+    """What the model was trained on, by the arguments, without `photos`.
+
+    Raises:
+        CaptionerError: that is nothing, or cannot be read.
+    """
+    aside = {photo.path.name for photo in photos}
+    if args.leave_out:
+        aside |= _names(args.leave_out)
+    collections = combine(read_dataset(path) for path in args.trained_on or [args.data])
+    known = [photo for photo in collections.of("train") if photo.path.name not in aside]
+    if not known:
+        raise EvaluationError(
+            "To learn when a model is sure takes photos that it was trained on, and there are none "
+            f"in {', '.join(args.trained_on or [args.data])} but those that it is calibrated on; "
+            "name a collection with --trained-on."
+        )
+    return known
+
+
+def calibrate(
     folder: ModelFolder,
     captioner: Captioner,
     known: Sequence[Photo],
@@ -339,6 +370,9 @@ def _calibrate(
     Returns:
         How sure it is of each caption by what was learned from the others, since a report would
         flatter itself otherwise; and the folder.
+
+    Raises:
+        EvaluationError: a photo cannot be read.
     """
     import numpy as np
 
@@ -346,12 +380,20 @@ def _calibrate(
     from captioner.training import calibration
 
     def features(of: Sequence[Photo]) -> np.ndarray:
-        bar = tqdm(of, desc="features", unit="photo", disable=None)
-        pictures = (read_picture(p.path, shortest_side_at_least=DECODE_SIDE) for p in bar)
-        return np.array([captioner.encode(rgb).mean((0, 1)) for rgb in pictures])
+        found = []
+        for photo in tqdm(of, desc="features", unit="photo", disable=None):
+            try:
+                rgb = read_picture(photo.path, shortest_side_at_least=DECODE_SIDE)
+            except CaptionerError as error:
+                raise EvaluationError(f"{photo.path}: {error}") from error
+            found.append(captioner.encode(rgb).mean((0, 1)))
+        return np.array(found)
 
-    learned = calibration.fit_sureness(features(known), features(photos), probabilities, right)
+    learned = None
+    if len(photos) >= calibration.LEAST_PHOTOS:
+        learned = calibration.fit_sureness(features(known), features(photos), probabilities, right)
     sureness = learned[1] if learned else probabilities
+    print(f"{'sure by':<15}{'probability and features' if learned else 'probability alone'}")
     threshold = calibration.choose_threshold(sureness, right)
     print(f"{'threshold':<15}{threshold:>8g}")
     return sureness, folder.with_sureness(threshold, learned[0] if learned else None)
