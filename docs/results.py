@@ -1,4 +1,4 @@
-"""Writes the README's table and figure of results from the reports in the model's folder.
+"""Writes the README's tables and figure of results from the reports in the model's folder.
 
     python docs/results.py            # or: make results
 
@@ -41,7 +41,11 @@ REPORTS = {
     "flickr8k-dev": "this project, as served, Flickr8k dev",
     "coco-aside": "this project, as served, 200 photos of MS COCO set aside",
 }
-START, END = "<!-- results: make results -->", "<!-- /results -->"
+SURENESS = {
+    "flickr8k-test": "Flickr8k test",
+    "flickr8k-dev": "Flickr8k dev, each fifth of it by what the others teach",
+    "coco-aside": "200 photos of MS COCO set aside",
+}
 
 
 def table() -> str:
@@ -58,6 +62,22 @@ def table() -> str:
             cells = [f"{scores[column]:.1f}" for column in COLUMNS.values()]
             place = file.relative_to(ROOT).as_posix()
             lines.append(f"| {name} | {' | '.join(cells)} | [{report}.json]({place}) |")
+    return "\n".join(lines)
+
+
+def sureness() -> str:
+    """How well right captions are told from wrong ones, in Markdown."""
+    lines = [
+        "| | told apart | by the probability alone | right if fairly sure | right if not sure |",
+        "|---" * 5 + "|",
+    ]
+    for report, name in SURENESS.items():
+        file = ModelFolder.open().path / f"{report}.json"
+        known = json.loads(file.read_text(encoding="utf-8"))["reliability"]
+        cells = [f"**{known['auroc']:.1%}**", f"{known['by_probability']['auroc']:.1%}"]
+        sides = (known["sure"], known["not_sure"])
+        cells += [f"{side['right']:.0%} of {side['photos']}" for side in sides]
+        lines.append(f"| {name} | {' | '.join(cells)} |".replace("%", " %"))
     return "\n".join(lines)
 
 
@@ -122,9 +142,12 @@ def main() -> None:
     (ROOT / "docs" / "results.svg").write_text(figure(), encoding="utf-8")
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    block = f"{START}\n{table()}\n{END}"
-    pattern = re.escape(START) + ".*?" + re.escape(END)
-    readme.write_text(re.sub(pattern, lambda _: block, text, flags=re.DOTALL), encoding="utf-8")
+    for mark, content in (("results", table()), ("sureness", sureness())):
+        start, end = f"<!-- {mark}: make results -->", f"<!-- /{mark} -->"
+        before, _, rest = text.partition(start)
+        _, _, after = rest.partition(end)
+        text = f"{before}{start}\n{content}\n{end}{after}"
+    readme.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
