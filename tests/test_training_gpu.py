@@ -130,6 +130,16 @@ def test_teachers_distillation_and_reward_make_a_model_that_serves(
     assert course["teacher 1"][2]["loss"] < course["teacher 1"][1]["loss"]
     assert course["teacher 1"][1]["loss"] != course["teacher 2"][1]["loss"]
     assert "reward" in course["whole"][1]
+    # A trained model goes on where it was.
+    on = tmp_path / "on"
+    on.mkdir()
+    file_on = plan(on, [stage("on", "decoder", objective="self_critical")])
+    on = on / "out"
+    assert run(file_on, data, on, tmp_path / "work-on", "none", start=out, gpu=True) == 0
+    later = json.loads((on / "training.json").read_text())
+    assert later["before"]["history"] == course
+    best = max(row["dev_cider"] for row in course["whole"])
+    assert later["history"]["on"][0]["dev_cider"] == pytest.approx(best, rel=0.2)
     # What is done is read, not done again.
     monkeypatch.setattr(gpu, "run_stage", None)
     assert run(file, data, tmp_path / "again", work, base_weights, teacher, gpu=True) == 0

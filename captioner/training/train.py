@@ -296,8 +296,9 @@ class Training:
         self.decoder = Decoder(
             len(self.tokenizer), self._encoder().output_shape[-1], plan.units, plan.heads
         )
-        if self.start:
+        if self.start or self.on_gpu:
             self.decoder.build()
+        if self.start:
             _copy_variables(trained_decoder, self.decoder)
         if self.on_gpu:
             self._run_on_gpu()
@@ -321,7 +322,6 @@ class Training:
         words = word_arrays(
             captions[: self.training], 5, plan.max_words, np.random.default_rng(plan.seed)
         )
-        self.decoder.build()
         own = {v.path: np.asarray(v) for v in self.decoder.trainable_variables}
         weights, self.history = gpu.run_plan(
             plan, self.encoder_weights, own if self.start else None,
