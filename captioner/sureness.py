@@ -64,7 +64,9 @@ class Sureness:
         coordinates in the plane.
         """
         off = features - self.mean
-        inside = self.components @ off
+        # Not `@`: the threads of a matrix library wait busily for more work for a while after it,
+        # on the very cores that the next picture's encoder wants.
+        inside = np.einsum("ij,j->i", self.components, off)
         whole = float(off @ off)
         out = max(0.0, whole - float(inside @ inside))
         away = math.sqrt(out / whole) if whole else 0.0
