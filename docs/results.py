@@ -138,15 +138,18 @@ def _text(
     return f'<text {place} fill="{colour}">{html.escape(text)}</text>'
 
 
+def block(mark: str, content: str) -> str:
+    """As it stands in the README."""
+    return f"<!-- {mark}: make results -->\n{content}\n<!-- /{mark} -->"
+
+
 def main() -> None:
     (ROOT / "docs" / "results.svg").write_text(figure(), encoding="utf-8")
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     for mark, content in (("results", table()), ("sureness", sureness())):
-        start, end = f"<!-- {mark}: make results -->", f"<!-- /{mark} -->"
-        before, _, rest = text.partition(start)
-        _, _, after = rest.partition(end)
-        text = f"{before}{start}\n{content}\n{end}{after}"
+        for old in re.findall(block(mark, ".*?"), text, flags=re.DOTALL):
+            text = text.replace(old, block(mark, content))
     readme.write_text(text, encoding="utf-8")
 
 
