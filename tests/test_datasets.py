@@ -12,6 +12,7 @@ from captioner.training.datasets import (
     Dataset,
     DatasetError,
     combine,
+    file_names,
     hold_out,
     read_dataset,
 )
@@ -318,3 +319,15 @@ def test_a_share_of_the_training_photos_can_be_held_out(collection: Write) -> No
     (folder / names[0]).unlink()
     again = {photo.path.name for photo in hold_out(read_dataset(folder), share=0.1).of("dev")}
     assert again == held - {names[0]}
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b'"a.jpg"', b"\xff"])
+def test_a_list_of_file_names_is_that_or_refused(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "names.json"
+    file.write_text('["a.jpg", "b.jpg", "a.jpg"]')
+    assert file_names(file) == {"a.jpg", "b.jpg"}
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"names\.json is no JSON list of file names"):
+        file_names(file)

@@ -167,6 +167,21 @@ def hold_out(dataset: Dataset, share: float = 0.05) -> Dataset:
     )
 
 
+def file_names(file: str | Path) -> frozenset[str]:
+    """The file names in a JSON list.
+
+    Raises:
+        DatasetError: it cannot be read, or is something else.
+    """
+    try:
+        names = json.loads(Path(file).read_text(encoding="utf-8"))
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("something else")
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{file} is no JSON list of file names ({error}).") from error
+    return frozenset(names)
+
+
 def _identity(photo: Photo) -> str:
     """What a photo is called in every collection that holds it: Flickr's or COCO's own number."""
     stem = photo.path.stem

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from captioner.errors import CaptionerError
 from captioner.model_folder import ModelFolder, write_text
 from captioner.settings import Settings
-from captioner.training.datasets import SPLITS, Dataset, Photo, combine, read_dataset
+from captioner.training.datasets import SPLITS, Dataset, Photo, combine, file_names, read_dataset
 
 if TYPE_CHECKING:
     import numpy as np
@@ -276,7 +276,7 @@ def main(args: argparse.Namespace) -> int:
     check_scorers()  # before an hour of captions that could then not be scored
     dataset = read_dataset(args.data)
     if args.only:
-        wanted = _names(args.only)
+        wanted = file_names(args.only)
         kept = tuple(photo for photo in dataset.photos if photo.path.name in wanted)
         dataset = Dataset(kept, dataset.missing)
     photos = chosen(dataset, args.split, args.limit)
@@ -332,11 +332,6 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _names(file: str) -> frozenset[str]:
-    """The file names in a JSON list."""
-    return frozenset(json.loads(Path(file).read_text(encoding="utf-8")))
-
-
 def known_photos(args: argparse.Namespace, photos: Sequence[Photo]) -> list[Photo]:
     """What the model was trained on, by the arguments, without `photos`.
 
@@ -345,7 +340,7 @@ def known_photos(args: argparse.Namespace, photos: Sequence[Photo]) -> list[Phot
     """
     aside = {photo.path.name for photo in photos}
     if args.leave_out:
-        aside |= _names(args.leave_out)
+        aside |= file_names(args.leave_out)
     collections = combine(read_dataset(path) for path in args.trained_on or [args.data])
     known = [photo for photo in collections.of("train") if photo.path.name not in aside]
     if not known:

@@ -26,7 +26,14 @@ from tqdm import tqdm
 from captioner.model_folder import ModelFolder
 from captioner.picture import SmallCopies
 from captioner.tokenizer import Tokenizer
-from captioner.training.datasets import Dataset, Photo, combine, hold_out, read_dataset
+from captioner.training.datasets import (
+    Dataset,
+    Photo,
+    combine,
+    file_names,
+    hold_out,
+    read_dataset,
+)
 from captioner.training.decoder import Decoder
 from captioner.training.distill import relearn, teacher_logits
 from captioner.training.encoder import (
@@ -515,7 +522,7 @@ def main(arguments: argparse.Namespace) -> int:
     plan = Plan.read(arguments.config)
     data = combine(read_dataset(path) for path in arguments.data)
     if arguments.leave_out:
-        aside = frozenset(json.loads(arguments.leave_out.read_text()))
+        aside = file_names(arguments.leave_out)
         data = Dataset(tuple(p for p in data.photos if p.path.name not in aside), data.missing)
     if not data.of("dev"):
         data = hold_out(data)
