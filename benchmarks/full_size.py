@@ -24,13 +24,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", type=Path, required=True, help="a collection with a dev split")
     parser.add_argument("--full", type=Path, required=True, help="a collection of full-size photos")
+    parser.add_argument("--model", help="a name under models/, or a path")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
     dev = {photo.path.name: photo for photo in read_dataset(arguments.small).of("dev")}
     full = {photo.path.name: photo for photo in read_dataset(arguments.full).of("all")}
     names = sorted(dev.keys() & full.keys())
     words = {name: [Tokenizer.split(c) for c in photo.captions] for name, photo in dev.items()}
     scorer = CiderD([words[name] for name in names], corpus=[*words.values()])
-    captioner = Captioner.load()
+    captioner = Captioner.load(arguments.model)
     small_scores, full_scores = (
         100
         * np.array(
@@ -52,7 +54,7 @@ def main() -> None:
         "interval_95": [round(float(x), 2) for x in np.percentile(draws, [2.5, 97.5])],
     }
     text = json.dumps(result, indent=1)
-    Path(__file__).with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    arguments.output.write_text(text + "\n", encoding="utf-8")
     print(text)
 
 
