@@ -43,8 +43,8 @@ class Captioned:
     """A photo with its caption, published or on its way.
 
     Attributes:
-        answer: id, caption, probability, candidates, words, confident, model, created_at and
-            elapsed_ms, as in the API.
+        answer: id, caption, probability, candidates, words, sureness, confident, model,
+            created_at and elapsed_ms, as in the API.
         thumbnail: JPEG bytes.
         remembered: whether it was answered from memory.
     """

@@ -48,12 +48,12 @@ class Caption:
     """What is in a picture: the best candidate, and all of them.
 
     `sureness` is how likely the best one is right, in [0, 1]; 0 says nothing of that, but that the
-    picture is unlike those that the model knows. It is the probability itself where the model
-    folder says no more. `confident` is whether `sureness` reaches the threshold of the folder.
+    picture is unlike those that the model knows. It is None where the model folder cannot tell.
+    `confident` is whether it, or then the probability, reaches the threshold of the folder.
     """
 
     candidates: tuple[Candidate, ...]
-    sureness: float
+    sureness: float | None
     confident: bool
 
     @property
@@ -80,6 +80,7 @@ class Caption:
                 {"caption": c.text, "probability": _rounded(c.probability)} for c in self.candidates
             ],
             "words": words,
+            "sureness": None if self.sureness is None else _rounded(self.sureness),
             "confident": self.confident,
         }
 
@@ -169,11 +170,11 @@ class Captioner:
         if max_candidates is None:
             max_candidates = beam_size
         candidates = tuple(self._candidate(h) for h in hypotheses[: max(1, max_candidates)])
-        sureness = candidates[0].probability
+        sureness, likely = None, candidates[0].probability
         if self._sureness is not None:
-            sureness = self._sureness.chance(grid.mean((0, 1)), sureness)
+            sureness = likely = self._sureness.chance(grid.mean((0, 1)), likely)
         # However low the threshold, an unfamiliar picture is not sure.
-        confident = sureness > 0 and sureness >= self.model["confident_threshold"]
+        confident = likely > 0 and likely >= self.model["confident_threshold"]
         return Caption(candidates, sureness, confident)
 
     def encode(self, rgb: np.ndarray) -> np.ndarray:

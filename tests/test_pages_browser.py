@@ -17,6 +17,7 @@ import pytest
 import socketio
 from flask import Flask, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
+from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 from selenium.webdriver.common.keys import Keys
 from werkzeug.serving import make_server
@@ -72,6 +73,7 @@ class Api:
     released: threading.Event = field(default_factory=threading.Event)  # answers wait for it
     published: str = "delivered"
     confident: bool = True
+    sureness: float | None = 0.7166
 
     @property
     def url(self) -> str:
@@ -93,6 +95,7 @@ class Api:
                 {"word": "'s", "probability": 0.25, "attention": corner},
                 {"word": "ball", "probability": 0.25, "attention": corner},
             ],
+            "sureness": self.sureness,
             "confident": self.confident,
             "published": self.published,
             "delete_token": "secret",
@@ -177,7 +180,7 @@ def test_photos_show_at_once_and_captions_follow_in_order(
     assert [name for name, _ in api.uploads] == ["dog.png", "cat.png"]
     assert page.texts(".card:first-child .others li") == ["a dog  25%"]
     assert page.texts(".card:first-child .verdict") == ["Fairly sure:"]
-    assert page.texts(".card:first-child .average") == ["50% a word on average"]
+    assert page.texts(".card:first-child .odds") == ["About 7 in 10 captions like this are right"]
     assert page.texts(".card:first-child .published") == ["On the wall."]
     assert page.texts("#announcer") == ["cat.png: A cat's ball."]
     assert page.complaints(EXPECTED_404) == []
@@ -288,15 +291,44 @@ def test_exif_orientation_is_followed(page: Chromium, tmp_path: Path) -> None:
 
 
 def test_doubt_and_a_relay_that_is_away_are_told(page: Chromium, api: Api, tmp_path: Path) -> None:
-    api.confident, api.published = False, "queued"
+    api.confident, api.sureness, api.published = False, 0, "queued"
     choose(page, photo(tmp_path, "dog.png"))
     assert page.texts(".card .verdict") == ["Not sure:"]
     assert page.one(".frame img").get_attribute("alt") == "Not sure: A dog's ball."
     explanation = page.one(".sureness")
+    assert explanation.text == "Unlike the photos that the model knows"
     explanation.find_element("tag name", "summary").click()
-    assert "not the chance that the caption is right" in explanation.text
+    assert "they are not the chance of being right" in explanation.text
     assert "will appear on the wall when it is back" in page.one(".published").text
     assert page.texts("#announcer") == ["dog.png: Not sure: A dog's ball."]
+
+
+def test_a_model_that_cannot_tell_claims_no_chance(
+    page: Chromium, api: Api, tmp_path: Path
+) -> None:
+    api.sureness = None
+    choose(page, photo(tmp_path, "dog.png"))
+    page.wait_texts(".card .verdict", ["Fairly sure:"])
+    assert page.run("return document.querySelector('.card .sureness').checkVisibility()") is False
+
+
+def test_the_chance_is_in_the_same_words_with_a_script_and_without(page: Chromium) -> None:
+    chances = [0, 0.0001, 0.049, 0.05, 0.1499, 0.15, 0.25, 0.35, 0.45, 0.65, 0.7166, 0.949, 0.95, 1]
+    macros = Environment(loader=FileSystemLoader(ROOT / "pages" / "templates"), autoescape=True)
+    written = macros.get_template("sureness.html").module
+    spoken = page.run(
+        "return import('/shared/format.js').then(m => arguments[0].map(m.odds))", chances
+    )
+    assert spoken == [str(written.odds(chance)) for chance in chances]  # type: ignore[attr-defined]
+    assert spoken[:4] == [
+        "Unlike the photos that the model knows",
+        "Hardly any caption like this is right",
+        "Hardly any caption like this is right",
+        "About 1 in 10 captions like this is right",
+    ]
+    assert spoken[-3:] == ["About 9 in 10 captions like this are right"] + 2 * [
+        "Nearly all captions like this are right"
+    ]
 
 
 def test_delete_takes_the_photo_off_every_screen(page: Chromium, api: Api, tmp_path: Path) -> None:
@@ -537,13 +569,14 @@ def test_a_photo_appears_when_work_begins_and_its_caption_when_it_is_ready(
         "a dog",
         **picture,
         candidates=candidates,
+        sureness=0.31,
         confident=False,
         created_at="2026-01-31T12:00:00Z",
     )
     screen.wait_texts(CAPTIONS, ["a dog", "an older one"])
     newest = ".piece:first-child "
     assert screen.texts(newest + ".name") == ["dog.jpg"]
-    assert screen.texts(newest + ".average") == ["50% a word on average"]
+    assert screen.texts(newest + ".odds") == ["About 3 in 10 captions like this are right"]
     assert screen.texts(newest + ".others li") == ["a cat 20%"]
     assert screen.texts(newest + ".verdict") == ["Not sure:"]
     parts = "return [...arguments[0].querySelectorAll('.verdict, .caption')].map(e => e.className)"

@@ -30,7 +30,7 @@ export function updatePiece(element, entry) {
     done: entry.caption,
   }[entry.state];
   const candidates = Array.isArray(entry.candidates) ? entry.candidates.filter(isProbability) : [];
-  showSureness(element, { ...entry, candidates });
+  showSureness(element, entry);
   part("others").replaceChildren(...candidates.slice(1, 4).map(makeCandidate));
 }
 

@@ -311,7 +311,9 @@ def main(args: argparse.Namespace) -> int:
     if several:
         right = calibration.rightness([*predictions.values()], [*references.values()])
         probabilities = np.array([caption.probability for caption in captions.values()])
-        sureness = np.array([caption.sureness for caption in captions.values()])
+        sureness = np.array(
+            [c.probability if c.sureness is None else c.sureness for c in captions.values()]
+        )
         if args.calibrate:
             sureness, folder = calibrate(folder, captioner, known, photos, probabilities, right)
         threshold = folder.manifest["confident_threshold"]

@@ -9,15 +9,23 @@ export function percent(probability) {
 }
 
 /** Show on a caption's element how sure the model is; parts as in pages/templates/sureness.html. */
-export function showSureness(element, { confident, candidates }) {
+export function showSureness(element, { confident, sureness }) {
   const verdict = element.querySelector(".verdict");
   verdict.hidden = typeof confident !== "boolean";
   verdict.dataset.confident = confident;
   verdict.firstChild.data = confident ? "Fairly sure" : "Not sure";
-  const probability = candidates?.[0]?.probability;
-  const known = typeof probability === "number";
+  const known = typeof sureness === "number";
   element.querySelector(".sureness").hidden = !known;
-  element.querySelector(".average").textContent = known ? `${percent(probability)} a word on average` : "";
+  element.querySelector(".odds").textContent = known ? odds(sureness) : "";
+}
+
+/** The chance that a caption is right, in words; as in pages/templates/sureness.html. */
+export function odds(chance) {
+  const tenths = Math.floor(10 * chance + 0.5);
+  if (chance === 0) return "Unlike the photos that the model knows";
+  if (tenths === 0) return "Hardly any caption like this is right";
+  if (tenths === 10) return "Nearly all captions like this are right";
+  return `About ${tenths} in 10 captions like this ${tenths === 1 ? "is" : "are"} right`;
 }
 
 /** A caption for reading out, the doubt before it: "Not sure: A dog." */
