@@ -22,6 +22,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import keras
     import tensorflow as tf
+    from keras import ops
 
     from captioner.training import train as training
     from captioner.training.decoder import Decoder
@@ -31,9 +32,16 @@ with warnings.catch_warnings():
         folded_keras_weights,
         set_encoder_weights,
     )
-    from captioner.training.model import CaptioningModel, make_generator, make_steps
+    from captioner.training.model import (
+        CaptioningModel,
+        make_distillation,
+        make_generator,
+        make_steps,
+        mean_of,
+    )
     from captioner.training.pictures import Photos, digest_of, keras_encode, store_grids
     from captioner.training.plan import Plan, TrainingError
+    from tests.tiny_inception import write_model
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
 
@@ -116,7 +124,7 @@ def teacher(tmp_path_factory):
     return file
 
 
-def run(file, data, out, work, weights, teacher=None, start=None, gpu=False):
+def run(file, data, out, work, weights, teacher=None, start=None, gpu=False, learn_from=()):
     import argparse
 
     parser = argparse.ArgumentParser()
@@ -125,6 +133,8 @@ def run(file, data, out, work, weights, teacher=None, start=None, gpu=False):
                  "--encoder-weights", weights, "--precision", "float32"]  # fmt: skip
     if start:
         arguments += ["--start-from", start]
+    for model in learn_from:
+        arguments += ["--learn-from", model]
     if teacher:
         arguments += ["--teacher", teacher]
     if gpu:
@@ -178,6 +188,91 @@ def test_training_goes_on_from_a_model(data, tmp_path, base_weights, teacher):
     assert course["history"]["reward"][1]["dev_cider"] > 1
     assert [row["epoch"] for row in course["before"]["history"]["top"]] == [0, 1]
     assert Captioner.load(out).caption(data / "images" / "coffee_dev.jpg").text
+
+
+@pytest.fixture(scope="module")
+def two_models(data, tmp_path_factory, base_weights, teacher):
+    """Folders of two models with the same words, trained apart."""
+    folder = tmp_path_factory.mktemp("two")
+    for seed in (1, 2):
+        file = plan(folder, [stage("decoder", "decoder")], distill_epochs=1, seed=seed)
+        run(file, data, folder / str(seed), folder / f"work{seed}", base_weights, teacher)
+    return folder / "1", folder / "2"
+
+
+DISTIL = {"objective": "distillation", "samples": 3, "label_smoothing": 0.0, "keep_last": True}
+
+
+def test_a_decoder_learns_from_another_model(data, tmp_path, two_models):
+    first, second = two_models
+    file = plan(tmp_path, [stage("together", "decoder", epochs=2, **DISTIL)])
+    out = tmp_path / "out"
+    run(file, data, out, tmp_path / "work", "none", start=first, learn_from=[second])
+    before, after = (dict(np.load(folder / "encoder.npz")) for folder in (first, out))
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    before, after = (dict(np.load(folder / "decoder.npz")) for folder in (first, out))
+    assert not np.array_equal(before["decoder/out/kernel"], after["decoder/out/kernel"])
+    course = json.loads((out / "training.json").read_text())
+    assert [row["epoch"] for row in course["history"]["together"]] == [0, 1, 2]
+    assert Captioner.load(out).caption(data / "images" / "coffee_dev.jpg").text
+
+
+def test_distillation_ends_at_the_mean_of_its_teachers():
+    """Each of two decoders sees a grid of its own in the channels, and no special word counts."""
+    keras.utils.set_random_seed(4)
+    rng = np.random.default_rng(4)
+    student, teachers = Decoder(12, 6, 16, 2), [Decoder(12, 6, 16, 2) for _ in range(2)]
+    for decoder in (student, *teachers):
+        decoder.build()
+        for variable in decoder.trainable_variables:
+            variable.assign(rng.normal(0, 0.4, variable.shape))
+    pictures = rng.normal(0, 1, (3, 2, 2, 12)).astype(np.float32)
+    words = rng.integers(Tokenizer.UNK + 1, 12, (3, 2, 4)).astype(np.int32)
+    words[..., 0] = Tokenizer.START
+    wanted = mean_of([(teachers[0], slice(6)), (teachers[1], slice(6, 12))])(pictures, words)
+    apart = [
+        np.array(ops.softmax(teacher(pictures[..., own], words)))
+        for teacher, own in zip(teachers, (slice(6), slice(6, 12)), strict=True)
+    ]
+    specials = [Tokenizer.PAD, Tokenizer.START, Tokenizer.UNK]
+    for shares in apart:
+        shares[..., specials] = 0
+        shares /= shares.sum(-1, keepdims=True)
+    wanted = np.asarray(wanted)
+    assert wanted == pytest.approx(sum(apart) / 2, abs=1e-5)
+
+    whole = keras.Input((2, 2, 12))
+    model = CaptioningModel(keras.Model(whole, whole[..., :6]), student, train_encoder=False)
+    optimizer = keras.optimizers.Adam(0.01)
+    learn = make_distillation(model, lambda *_: wanted, optimizer)
+    weight = np.ones(words.shape, np.float32)
+    weight[0, 0, 2:] = 0
+    losses = [float(learn(pictures, words, weight)) for _ in range(300)]
+    least = -np.sum(wanted * np.log(np.maximum(wanted, 1e-12)), -1)
+    assert losses[-1] == pytest.approx(np.sum(least * weight) / weight.sum(), abs=0.03)
+    assert losses[0] > losses[-1] + 0.5
+
+
+def test_what_cannot_be_learned_from_is_told(data, tmp_path, two_models, base_weights):
+    first, second = two_models
+
+    def told(stages, **arguments):
+        with pytest.raises(TrainingError) as error:
+            run(plan(tmp_path, stages), data, tmp_path / "out", tmp_path / "work", **arguments)
+        return str(error.value)
+
+    distil, other = stage("together", "decoder", **DISTIL), stage("decoder", "decoder")
+    whole = stage("together", "all", **DISTIL)
+    start = {"weights": "none", "start": first}
+    assert "name them by --learn-from" in told([distil], **start)
+    assert "--learn-from is for a plan with" in told([other], **start, learn_from=[second])
+    assert "for the decoder alone" in told([whole], **start, learn_from=[second])
+    assert "for the decoder alone" in told([distil], weights=base_weights, learn_from=[second])
+    teachers = stage("teacher", "all", teachers=2)
+    assert "trains several models" in told([teachers], weights=base_weights)
+    write_model(tmp_path / "stranger")
+    assert "has other words than" in told([distil], **start, learn_from=[tmp_path / "stranger"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(

@@ -119,6 +119,50 @@ def make_steps(
     return tf.function(lambda pictures: model.encoder(pictures, training=True)), tf.function(learn)
 
 
+def make_distillation(
+    model: CaptioningModel,
+    teachers: Callable[[Any, Any], Any],
+    optimizer: keras.optimizers.Optimizer,
+) -> Callable[[Any, Any, Any], Any]:
+    """A compiled step of learning what teachers think of the next word, whatever came before it.
+
+    Args:
+        teachers: pictures, words -> probabilities (photos, captions, time, words).
+
+    Returns:
+        pictures, words, weights -> cross-entropy with the teachers' probabilities, after which the
+        model's trainable variables have moved.
+    """
+
+    def learn(pictures: Any, words: Any, weight: Any) -> Any:
+        wanted = teachers(pictures, words)
+        with tf.GradientTape() as tape:
+            log = ops.log_softmax(_without_specials(model((pictures, words), training=True)))
+            loss = -ops.sum(ops.sum(wanted * log, axis=-1) * weight) / ops.sum(weight)
+        variables = model.trainable_variables
+        optimizer.apply(tape.gradient(loss, variables), variables)
+        return loss
+
+    return tf.function(learn)
+
+
+def mean_of(decoders: Sequence[tuple[Decoder, slice]]) -> Callable[[Any, Any], Any]:
+    """The mean of decoders' probabilities, as `make_distillation` takes it.
+
+    Args:
+        decoders: each with the channels of the pictures that are its own grid.
+    """
+
+    def probabilities(pictures: Any, words: Any) -> Any:
+        each = [
+            ops.softmax(_without_specials(decoder(pictures[..., own], words)))
+            for decoder, own in decoders
+        ]
+        return sum(each) / len(each)
+
+    return probabilities
+
+
 def make_generator(
     model: CaptioningModel, max_words: int, sample: bool = False
 ) -> Callable[[Any, int], np.ndarray]:

@@ -123,6 +123,23 @@ class StoredGrids:
         return self._grids[np.asarray(indices), view]
 
 
+class Beside:
+    """Several sources of the same photos as one: of a view all grids, channel by channel."""
+
+    def __init__(self, sources: Sequence[PictureSource]) -> None:
+        self._sources = sources
+
+    def read(self, indices: Sequence[int], rng: np.random.Generator | None = None) -> np.ndarray:
+        seed = rng.integers(2**63) if rng is not None else None
+        return np.concatenate(
+            [
+                source.read(indices, None if seed is None else np.random.default_rng(seed))
+                for source in self._sources
+            ],
+            axis=-1,
+        )
+
+
 Encode = Callable[[np.ndarray], np.ndarray]
 
 

@@ -41,9 +41,13 @@ class Stage:
     cross-entropy after a reward CIDEr of greedy captions falls at first, and what the weights are
     worth is seen after the next reward.
 
-    On a GPU a stage may train several models apart, each with a decoder of its own: as many as
-    `teachers` says. The first of them goes on, and a later stage whose objective is "distillation"
-    has it learn from the mean of their probabilities. `patience` and `views` mean nothing there.
+    A stage whose objective is "distillation" learns from the mean of several models' probabilities.
+    On the CPU these are the model that training starts from and those of `--learn-from`; a decoder
+    learns from them on two of people's captions, and on `samples` that it draws itself, so that
+    they tell it what to say where its own words lead (Agarwal et al., "On-Policy Distillation of
+    Language Models", 2024). On a GPU a stage may train several models apart, each with a decoder of
+    its own: as many as `teachers` says. The first of them goes on, and a later distillation has it
+    learn from all, on people's captions. `patience` and `views` mean nothing there.
     """
 
     name: str

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from importlib import import_module
@@ -55,11 +55,14 @@ from captioner.training.model import (
     CaptioningModel,
     ScaledAdam,
     load_variables,
+    make_distillation,
     make_generator,
     make_steps,
+    mean_of,
     save_variables,
 )
 from captioner.training.pictures import (
+    Beside,
     Photos,
     PictureSource,
     StoredGrids,
@@ -115,6 +118,7 @@ class StageRun:
         max_words: int,
         work: Path,
         seed: int,
+        teachers: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         self.stage, self.model, self.max_words, self.seed = stage, model, max_words, seed
         self.source, self.examples = train
@@ -134,9 +138,10 @@ class StageRun:
             layer.rate = stage.dropout
         model.decoder.drop_grid.rate = stage.dropout / 2
         model.label_smoothing = stage.label_smoothing
-        model.bar_specials = stage.objective == "self_critical"
+        model.bar_specials = stage.objective != "cross_entropy"
         self.optimizer.build(model.trainable_variables)
         self.encode, self.learn = make_steps(model, self.optimizer)
+        self.distil = make_distillation(model, teachers, self.optimizer) if teachers else None
         self.greedy = make_generator(model, max_words)
         self.sample = make_generator(model, max_words, sample=True)
         end = (Tokenizer.END,)
@@ -202,9 +207,16 @@ class StageRun:
         total = whole // self.stage.photos_a_step
         bar = tqdm(feed, total=total, desc=f"{self.stage.name} {epoch + 1}", disable=None)
         for indices, pictures in bar:
+            if self.distil:
+                drawn, words = self._drawn(pictures)
+                captions = [self.examples[i].captions for i in indices]
+                given, _, weight = word_arrays(captions, 2, self.max_words, rng)
+                x = np.concatenate([drawn, given], axis=1)
+                counts = np.concatenate([words != Tokenizer.PAD, weight > 0], axis=1)
+                losses.append(float(self.distil(pictures, x, counts.astype(np.float32))))
+                continue
             if self.reward:
-                grid = self.encode(pictures)
-                x, y, weight, mean = self._samples(indices, grid, self.reward)
+                x, y, weight, mean = self._samples(indices, pictures, self.reward)
                 rewards.append(mean)
             else:
                 captions = [self.examples[i].captions for i in indices]
@@ -216,15 +228,21 @@ class StageRun:
             row["reward"] = round(float(np.mean(rewards)), 4)
         return row
 
+    def _drawn(self, pictures: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Captions that it draws (photos, samples, time): what goes in, and what has come out."""
+        words = self.sample(self.encode(pictures), self.stage.samples)
+        start = np.full_like(words[..., :1], Tokenizer.START)
+        return np.concatenate([start, words[..., :-1]], -1), words
+
     def _samples(
-        self, indices: Sequence[int], grid: Any, reward: Reward
+        self, indices: Sequence[int], pictures: Any, reward: Reward
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
         """Sampled captions weighted by their advantage over the mean of the photo's other samples.
 
         Rennie et al., "Self-critical Sequence Training", 2017, with the baseline of Luo, "A Better
         Variant of Self-Critical Sequence Training", 2020.
         """
-        words = self.sample(grid, self.stage.samples)  # (photos, samples, time)
+        given, words = self._drawn(pictures)
         scores = np.array(
             [
                 [reward.score(i, upto_end(line)) for line in own]
@@ -233,7 +251,6 @@ class StageRun:
             np.float32,
         )
         others = (scores.sum(1, keepdims=True) - scores) / (self.stage.samples - 1)
-        given = np.concatenate([np.full_like(words[..., :1], Tokenizer.START), words[..., :-1]], -1)
         weight = (words != Tokenizer.PAD) * (scores - others)[..., None]
         return given, words, weight.astype(np.float32), float(scores.mean())
 
@@ -251,21 +268,18 @@ class StageRun:
 class Training:
     """Runs a plan on photos, and keeps what is known in between in a work folder.
 
-    `start` is a trained model to go on from; its sizes and its words then replace the plan's. With
-    `on_gpu` PyTorch runs the stages, and only a plan for that may have teachers.
+    `start` is a trained model to go on from; its sizes and its words then replace the plan's. From
+    it and from `learn_from` a distillation learns. With `on_gpu` PyTorch runs the stages, and only
+    a plan for that may train teachers of its own.
     """
 
     def __init__(
         self, plan: Plan, data: Dataset, work: Path, start: ModelFolder | None = None,
-        on_gpu: bool = False,
+        on_gpu: bool = False, learn_from: Sequence[ModelFolder] = (),
     ) -> None:  # fmt: skip
         self.plan, self.work, self.start, self.on_gpu = plan, work, start, on_gpu
-        for stage in plan.stages:
-            if not on_gpu and (stage.teachers or stage.objective == "distillation"):
-                raise TrainingError(
-                    f"Stage {stage.name!r} trains several models, or learns from them, which only "
-                    "training on a GPU does; add --gpu, or take another plan."
-                )
+        self.learn_from = learn_from
+        self._check_teachers()
         work.mkdir(parents=True, exist_ok=True)
         self.photos: list[Photo] = [*data.of("train"), *data.of("dev")]
         self.training = len(data.of("train"))
@@ -285,6 +299,42 @@ class Training:
         ]
         self.paths = [photo.path for photo in self.photos]
         self.history: dict[str, list[dict[str, Any]]] = {}
+
+    def _check_teachers(self) -> None:
+        distils = [stage for stage in self.plan.stages if stage.objective == "distillation"]
+        if self.on_gpu:
+            if self.learn_from:
+                raise TrainingError("--learn-from is for training without --gpu.")
+            return
+        for stage in self.plan.stages:
+            if stage.teachers:
+                raise TrainingError(
+                    f"Stage {stage.name!r} trains several models, which only training on a GPU "
+                    "does; add --gpu, or take another plan."
+                )
+        if bool(distils) != bool(self.learn_from):
+            raise TrainingError(
+                f"Stage {distils[0].name!r} learns from other models; name them by --learn-from, "
+                "or add --gpu if the plan trains them."
+                if distils
+                else '--learn-from is for a plan with a stage of the objective "distillation".'
+            )
+        for stage in distils:
+            if stage.learns != "decoder" or not self.start:
+                raise TrainingError(
+                    f"Stage {stage.name!r} is a distillation, which without --gpu is for the "
+                    "decoder alone, of a model that --start-from names."
+                )
+        for folder in self.learn_from:
+            if self.start and (
+                folder.tokenizer().words != self.start.tokenizer().words
+                or folder.manifest["encoder"]["input_size"]
+                != self.start.manifest["encoder"]["input_size"]
+            ):
+                raise TrainingError(
+                    f"{folder.path} has other words than {self.start.path}, or takes pictures of "
+                    "another size, so that one cannot learn from the other."
+                )
 
     def run(self, encoder_weights_from: str | Path, teacher: Path | None) -> None:
         """All stages, from base weights on; each that is already done is only read."""
@@ -312,12 +362,15 @@ class Training:
             return
         for stage in plan.stages:
             encoder, source = self._stage_input(stage)
+            teachers = None
+            if stage.objective == "distillation":
+                encoder, source, teachers = self._beside_teachers(encoder, source, stage)
             model = CaptioningModel(encoder, self.decoder, train_encoder=stage.learns != "decoder")
             for name, layer in convolutions(encoder).items():
                 layer.trainable = layer.trainable and int(name.removeprefix("conv")) >= stage.frozen
             train = _Part(source, 0), self.examples[: self.training]
             dev = _Part(source, self.training), self.examples[self.training :]
-            run = StageRun(stage, model, train, dev, plan.max_words, self.work, plan.seed)
+            run = StageRun(stage, model, train, dev, plan.max_words, self.work, plan.seed, teachers)
             self.history[stage.name] = run.run()
             self.encoder_weights.update(encoder_weights(encoder, "float32"))
 
@@ -412,6 +465,28 @@ class Training:
         whole = keras.Input(grids.shape[2:])
         return keras.Model(whole, keras.layers.Identity()(whole)), StoredGrids(grids)
 
+    def _beside_teachers(
+        self, encoder: keras.Model, source: PictureSource, stage: Stage
+    ) -> tuple[keras.Model, PictureSource, Callable[[Any, Any], Any]]:
+        """A stage's input with the teachers' grids beside it, and what these make of both."""
+        folders = [folder for folder in (self.start, *self.learn_from) if folder]
+        decoders = [load_trained(folder)[1] for folder in folders]
+        *sides, end = encoder.output_shape[1:]
+        channels, sources = [slice(end)], [source]
+        for number, folder in enumerate(self.learn_from, 1):
+            about, file = folder.manifest["encoder"], folder.serving_files()[0]
+            grid = (*about["grid"], about["channels"])
+            grids = store_grids(
+                litert_encode(folder.read_bytes(file)), folder.manifest["files"][file]["sha256"],
+                self._photos(stage), grid, self.work / f"teacher-{number}.npy", stage.views,
+            )  # fmt: skip
+            sources.append(StoredGrids(grids))
+            channels.append(slice(end, end + grid[-1]))
+            end += grid[-1]
+        whole = keras.Input((*sides, end))
+        encoder = keras.Model(whole, keras.layers.Identity()(whole)[..., channels[0]])
+        return encoder, Beside(sources), mean_of([*zip(decoders, channels, strict=True)])
+
     def write(self, folder: Path, trained_on: Sequence[str], precision: str) -> None:
         """The trained model as a model folder, with its plan and the course of its training."""
         plan = self.plan
@@ -504,6 +579,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on from a trained model, by name or path, with its words and sizes",
     )  # fmt: skip
     parser.add_argument(
+        "--learn-from", metavar="MODEL", action="append", default=[],
+        help="a trained model that a distillation learns from, beside that of --start-from; repeat "
+        "it for several",
+    )  # fmt: skip
+    parser.add_argument(
         "--teacher", type=Path, help="a LiteRT classifier, to learn kernels from that weights lack"
     )
     parser.add_argument(
@@ -530,7 +610,8 @@ def main(arguments: argparse.Namespace) -> int:
     start = ModelFolder.open(arguments.start_from) if arguments.start_from else None
     if arguments.gpu:
         _gpu().check(plan)
-    training = Training(plan, data, arguments.work, start, arguments.gpu)
+    learn_from = [ModelFolder.open(name) for name in arguments.learn_from]
+    training = Training(plan, data, arguments.work, start, arguments.gpu, learn_from)
     training.run(arguments.encoder_weights, arguments.teacher)
     names = [path.resolve().name for path in arguments.data]
     training.write(arguments.out, names, arguments.precision)
