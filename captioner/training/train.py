@@ -207,21 +207,18 @@ class StageRun:
         total = whole // self.stage.photos_a_step
         bar = tqdm(feed, total=total, desc=f"{self.stage.name} {epoch + 1}", disable=None)
         for indices, pictures in bar:
+            captions = [self.examples[i].captions for i in indices]
             if self.distil:
-                drawn, words = self._drawn(pictures)
-                captions = [self.examples[i].captions for i in indices]
-                given, _, weight = word_arrays(captions, 2, self.max_words, rng)
-                x = np.concatenate([drawn, given], axis=1)
-                counts = np.concatenate([words != Tokenizer.PAD, weight > 0], axis=1)
-                losses.append(float(self.distil(pictures, x, counts.astype(np.float32))))
-                continue
-            if self.reward:
+                x, weight = self._drawn_and_told(captions, pictures, rng)
+                loss = self.distil(pictures, x, weight)
+            elif self.reward:
                 x, y, weight, mean = self._samples(indices, pictures, self.reward)
                 rewards.append(mean)
+                loss = self.learn(pictures, x, y, weight)
             else:
-                captions = [self.examples[i].captions for i in indices]
                 x, y, weight = word_arrays(captions, self.stage.samples, self.max_words, rng)
-            losses.append(float(self.learn(pictures, x, y, weight)))
+                loss = self.learn(pictures, x, y, weight)
+            losses.append(float(loss))
             bar.set_postfix(loss=np.mean(losses[-50:]))
         row = {"loss": round(float(np.mean(losses)), 4)}
         if rewards:
@@ -233,6 +230,15 @@ class StageRun:
         words = self.sample(self.encode(pictures), self.stage.samples)
         start = np.full_like(words[..., :1], Tokenizer.START)
         return np.concatenate([start, words[..., :-1]], -1), words
+
+    def _drawn_and_told(
+        self, captions: Sequence[Sequence[Sequence[int]]], pictures: Any, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Captions that it draws, and two of people's a photo: what goes in, and what counts."""
+        drawn, words = self._drawn(pictures)
+        told, _, weight = word_arrays(captions, 2, self.max_words, rng)
+        counts = np.concatenate([words != Tokenizer.PAD, weight > 0], axis=1)
+        return np.concatenate([drawn, told], axis=1), counts.astype(np.float32)
 
     def _samples(
         self, indices: Sequence[int], pictures: Any, reward: Reward
