@@ -66,6 +66,18 @@ class BoundedSocket(engineio.socket.Socket):
             self.sent += _size(pkt)
         super().send(pkt)
 
+    def receive(self, pkt: Any) -> None:
+        """Handle a packet from the client, and then let all others have their turn.
+
+        A client that sends without pause, whatever it is and however it is answered, would else
+        keep an event loop to itself: viewers could not take what waits for them, and the relay
+        could not end.
+        """
+        try:
+            super().receive(pkt)
+        finally:
+            self.server.sleep(0)
+
     def poll(self) -> list[Any]:
         """Wait for packets to write. Whoever asks for more has written those it got before."""
         self.written += self._handed

@@ -351,9 +351,6 @@ class Relay:
                     answer = _no("The relay is stopping; send again.", retry_after=1)
                 else:
                     answer = handle(sid, check(arguments[0] if arguments else None))
-                    # Viewers get their turn before the next message of a publisher that sends
-                    # without pause: else it would be our doing if they did not take what waits.
-                    self.socketio.sleep(0)
             except MessageError as error:
                 answer = _no(str(error))
             except HistoryError as error:
@@ -362,10 +359,6 @@ class Relay:
             finally:
                 self._handling.discard(sid)
             self.metrics.messages.labels(event, "taken" if answer["ok"] else "refused").inc()
-            if not answer["ok"]:
-                # Likewise before the next of one that goes on although it is refused, which would
-                # hold up all others, and the end of the relay.
-                self.socketio.sleep(0)
             return answer
 
         return handler

@@ -225,6 +225,33 @@ def test_what_was_accepted_before_the_end_is_acknowledged(
     assert numbers(connect(relay, {"last_seq": 0}).history()) == taken
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_one_who_sends_nonsense_without_pause_holds_up_nobody(
+    start_relay: StartRelay, connect: Connect, mode: str
+) -> None:
+    """Neither another's caption nor the end: what no handler takes gives way to others too."""
+    relay = start_relay(RELAY_ASYNC_MODE=mode)
+    viewer, publisher, noisy = connect(relay), connect(relay, PUBLISHER), connect(relay)
+    viewer.history()
+    over = threading.Event()
+
+    def pour() -> None:
+        with contextlib.suppress(*BROKEN):
+            while not over.is_set():
+                noisy.send("nonsense", {"caption": "a"})
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(pour)
+        try:
+            answer = publisher.call("predict", {"caption": "a dog"})
+            assert answer == {"ok": True, "seq": 1}
+            assert viewer.receive()[1]["seq"] == 1
+            assert relay.stop() == 0
+        finally:
+            over.set()
+            relay.kill()
+
+
 # Several relays over Redis
 
 over_redis = [
