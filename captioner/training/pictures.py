@@ -130,6 +130,7 @@ class Beside:
         self._sources = sources
 
     def read(self, indices: Sequence[int], rng: np.random.Generator | None = None) -> np.ndarray:
+        """(photos, rows, columns, channels of all); a random view is the same one of each."""
         seed = rng.integers(2**63) if rng is not None else None
         return np.concatenate(
             [
