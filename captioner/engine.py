@@ -21,7 +21,8 @@ class Engine:
     Args:
         encoder: LiteRT model, image (1, size, size, 3) float32 in [-1, 1] -> grid (1, rows,
             columns, channels) float32.
-        decoder_init: grid -> keys, values, whole, state, as `captioner.training.decoder.Prepared`.
+        decoder_init: grid -> keys, values, whole, state, as
+            `captioner.training.network.decoder.Prepared`.
         decoder_step: those of one photo and the last words -> log probabilities, state, attention.
         threads: that one call may use.
 

@@ -61,11 +61,30 @@ class Tokenizer:
         return len(self.words)
 
     @classmethod
-    def fit(cls, captions: Iterable[str], min_count: int) -> Tokenizer:
-        """Take the words seen `min_count` times or more, the most frequent first, ties by name."""
+    def fit(
+        cls,
+        captions: Iterable[str],
+        min_count: int,
+        texts: Iterable[str] = (),
+        min_text_count: int = 1,
+    ) -> Tokenizer:
+        """Take the words that are frequent enough, the most frequent first, ties by name.
+
+        Args:
+            captions: of photos; a word counts that they hold `min_count` times or more.
+            texts: captions without photos; a word counts, too, that they hold `min_text_count`
+                times or more.
+        """
         counts = Counter(word for caption in captions for word in cls.split(caption))
-        kept = [word for word, count in counts.items() if count >= min_count]
-        return cls(sorted(kept, key=lambda word: (-counts[word], word)))
+        in_texts = Counter(word for caption in texts for word in cls.split(caption))
+        kept = {word for word, count in counts.items() if count >= min_count}
+        kept |= {word for word, count in in_texts.items() if count >= min_text_count}
+        return cls(sorted(kept, key=lambda word: (-counts[word], -in_texts[word], word)))
+
+    def extended(self, words: Iterable[str]) -> Tokenizer:
+        """This vocabulary with the new ones of `words` behind it, so that ids stay as they are."""
+        own = self.words[len(self.SPECIALS) :]
+        return Tokenizer([*own, *(word for word in words if word not in self._ids)])
 
     def encode(self, text: str) -> list[int]:
         """The ids of the words of `text`, without START and END; an unknown word becomes UNK."""

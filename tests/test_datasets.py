@@ -14,7 +14,9 @@ from captioner.training.datasets import (
     combine,
     file_names,
     hold_out,
+    more_captions,
     read_dataset,
+    uncaptioned_photos,
 )
 
 KITE, BREAD, BOAT = "1234567890_0a1b2c3d4e.jpg", "2345678901_1b2c3d4e5f.jpg", "34567_2c3d4e5f60.jpg"
@@ -262,7 +264,7 @@ def test_a_file_may_be_named(collection: Write) -> None:
             {"captions.json": {KITE: ["A kite ."]}, "split.json": {KITE: "exam"}},
             '"exam" is not a split; those are train, dev, test',
         ),
-        ({"captions.json": {KITE: ["A kite ."]}}, r"speaks of 1 photos, such as .*, but none"),
+        ({"captions.json": {KITE: ["A kite ."]}}, r"lists 1 photos \(for example .*\), but none"),
         ({"captions.txt": "Dear diary,\n"}, 'first line is "Dear diary,", not the names'),
         ({"captions.txt": f"image,caption\n{KITE}\n"}, "line 2 does not have 2 columns"),
         ({"x.token": f"{KITE}#0\tA kite .\n{KITE}\n"}, "line 2 is not a photo, #, a number"),
@@ -331,3 +333,35 @@ def test_a_list_of_file_names_is_that_or_refused(tmp_path: Path, content: bytes 
         file.write_bytes(content)
     with pytest.raises(DatasetError, match=r"names\.json is no JSON list of file names"):
         file_names(file)
+
+
+def test_further_captions_join_those_that_are_there(collection: Write, tmp_path: Path) -> None:
+    data = read_dataset(collection({"captions.json": {KITE: ["A kite ."]}, KITE: None}))
+    file = tmp_path / "more.json"
+    file.write_text(json.dumps({KITE: ["A red kite .", "A kite ."], "other.jpg": ["A boat ."]}))
+    (photo,) = more_captions(data, [file]).photos
+    assert photo.captions == ("A kite .", "A red kite .")
+    file.write_text("[]")
+    with pytest.raises(DatasetError, match="is no JSON object of captions"):
+        more_captions(data, [file])
+
+
+def test_photos_without_captions_are_those_that_no_collection_names(tmp_path: Path) -> None:
+    for name in ("b.jpg", "a.PNG", "named.jpg", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    photos = uncaptioned_photos([tmp_path], {"named.jpg"})
+    assert [(photo.path.name, photo.captions) for photo in photos] == [("a.PNG", ()), ("b.jpg", ())]
+    with pytest.raises(DatasetError, match="There is no folder"):
+        uncaptioned_photos([tmp_path / "nowhere"], ())
+
+
+def test_photos_are_left_out_or_made_dev_by_name(collection: Write) -> None:
+    data = read_dataset(
+        collection(
+            {"captions.json": {KITE: ["A kite ."], BOAT: ["A boat ."]}, KITE: None, BOAT: None}
+        )
+    )
+    assert [photo.path.name for photo in data.without({BOAT}).photos] == [KITE]
+    splits = {photo.path.name: photo.split for photo in data.as_dev({BOAT}).photos}
+    assert splits == {KITE: "train", BOAT: "dev"}
+    assert {photo.collection for photo in data.photos} == {data.photos[0].path.parent.name}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from captioner.tokenizer import Tokenizer
-from captioner.training.rewards import CiderD, Reward, Scorers, upto_end
+from captioner.training.rewards import CiderD, Reward, strip_after_end
 
 REFERENCES = [
     ["a dog runs on the grass", "a brown dog is running", "the dog runs through green grass"],
@@ -89,23 +89,9 @@ def test_short_captions_are_punished_by_bleu():
     assert half < whole / 2
 
 
-def test_many_at_once_score_as_one_by_one():
-    words = sorted({w for own in REFERENCES for r in own for w in r.split()})
-    number = {word: i for i, word in enumerate(words, Tokenizer.UNK + 5)}
-    references = [[tuple(number[w] for w in r.split()) for r in own] for own in REFERENCES]
-    lines = np.full((4, 2, 12), Tokenizer.PAD)
-    for photo, own in enumerate(references):
-        for row in range(2):
-            line = (*own[row][: 4 + row], Tokenizer.END)
-            lines[photo, row, : len(line)] = line
-    ended = Reward([[(*r, Tokenizer.END) for r in own] for own in references])
-    plain = CiderD(references)
-    with Scorers(references, references) as scorers:
-        photos = np.array([2, 0, 3, 1])
-        rewards = scorers.rewards(photos, lines[photos])
-        dev = scorers.dev(lines[:, 1])
-    wanted = [[ended.score(i, upto_end(line)) for line in lines[i]] for i in photos]
-    assert rewards == pytest.approx(np.array(wanted), rel=1e-5)
-    assert rewards.min() > 0
-    alone = [plain.score(i, upto_end(lines[i, 1], keep_end=False)) for i in range(4)]
-    assert dev == pytest.approx(100 * np.mean(alone), rel=1e-5)
+def test_words_after_the_end_do_not_count():
+    end = Tokenizer.END
+    line = np.array([7, 8, end, 9, end])
+    assert strip_after_end(line) == (7, 8, end)
+    assert strip_after_end(line, keep_end=False) == (7, 8)
+    assert strip_after_end(np.array([7, 8])) == (7, 8)

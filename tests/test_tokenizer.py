@@ -407,3 +407,17 @@ def test_loading_leaves_the_pickle_module_as_it_was(tokenizer: Tokenizer) -> Non
     Tokenizer.from_bytes(tokenizer.to_bytes())
     ordered = collections.OrderedDict(a=1)
     assert pickle.loads(pickle.dumps(ordered)) == ordered  # noqa: S301
+
+
+def test_words_of_texts_count_apart() -> None:
+    captions, texts = ["a dog", "a dog", "a cat"], ["zebra runs"] * 3 + ["cat"]
+    fitted = Tokenizer.fit(captions, 2, texts, 3)
+    assert fitted.words[4:] == ["a", "dog", "runs", "zebra"]
+    assert Tokenizer.fit(captions, 2).words[4:] == ["a", "dog"]
+
+
+def test_new_words_come_behind_the_old_ones() -> None:
+    old = Tokenizer(["a", "dog"])
+    new = old.extended(["cat", "dog", "zebra"])
+    assert new.words == [*old.words, "cat", "zebra"]
+    assert old.words[4:] == ["a", "dog"]

@@ -17,8 +17,8 @@ import keras
 
 from captioner.model_folder import ModelFolder
 from captioner.tokenizer import Tokenizer
-from captioner.training.decoder import Decoder
 from captioner.training.export import export_litert
+from captioner.training.network.decoder import Decoder
 
 SIZE, GRID, CHANNELS, UNITS, MAX_WORDS = 32, 4, 8, 16, 8
 CAPTIONS = [

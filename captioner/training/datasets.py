@@ -24,7 +24,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,12 @@ class DatasetError(CaptionerError):
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo, what people wrote about it, and its split (one of `SPLITS`)."""
+    """One photo, what people wrote about it, its split (one of `SPLITS`), its collection's name."""
 
     path: Path
     captions: tuple[str, ...]
     split: str
+    collection: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,19 @@ class Dataset:
     def of(self, split: str) -> list[Photo]:
         """The photos of one split, in the collection's order; all of them for "all"."""
         return [photo for photo in self.photos if split in (photo.split, "all")]
+
+    def without(self, names: Container[str]) -> Dataset:
+        """Without the photos of those file names."""
+        kept = tuple(photo for photo in self.photos if photo.path.name not in names)
+        return replace(self, photos=kept)
+
+    def as_dev(self, names: Container[str]) -> Dataset:
+        """With the photos of those file names in the split "dev"."""
+        photos = tuple(
+            replace(photo, split="dev") if photo.path.name in names else photo
+            for photo in self.photos
+        )
+        return replace(self, photos=photos)
 
     def __str__(self) -> str:
         counts = Counter(photo.split for photo in self.photos)
@@ -114,19 +128,20 @@ def read_dataset(path: str | Path) -> Dataset:
             why = f"{type(error).__name__}: {error}"
             raise DatasetError(f"{file} is not in a form that we know ({why}).") from error
 
+    collection = folder.resolve().name
     images = _images(folder)
     if path.is_file() and not any(Path(name).name in images for name in found):
         images = _images(folder.parent)  # annotations/captions_train2017.json beside train2017/
     photos = tuple(
-        Photo(images[Path(name).name], tuple(captions), split)
+        Photo(images[Path(name).name], tuple(captions), split, collection)
         for name, (captions, split) in found.items()
         if Path(name).name in images and captions
     )
     if not photos:
         example = next(iter(found), "no photo")
         raise DatasetError(
-            f"{files[0]} speaks of {len(found)} photos, such as {example}, but none of them lies "
-            f"below {folder}; put them there."
+            f"{files[0]} lists {len(found)} photos (for example {example}), but none were found "
+            f"under {folder}. Copy the photos there."
         )
     return Dataset(photos, missing=len(found) - len(photos))
 
@@ -146,6 +161,49 @@ def combine(datasets: Iterable[Dataset]) -> Dataset:
         if known is None or rank[photo.split] < rank[known.split]:
             kept[_identity(photo)] = photo
     return Dataset(tuple(kept.values()), missing=sum(dataset.missing for dataset in datasets))
+
+
+def more_captions(dataset: Dataset, files: Iterable[Path]) -> Dataset:
+    """The collection with further captions of its photos, those that it has already left out.
+
+    Args:
+        files: JSON objects of file names and lists of captions.
+
+    Raises:
+        DatasetError: one cannot be read, or is something else.
+    """
+    more: dict[str, list[str]] = {}
+    for file in files:
+        try:
+            for name, captions, _ in _ours(json.loads(file.read_text("utf-8")), Path()):
+                more.setdefault(name, []).extend(captions)
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            raise DatasetError(f"{file} is no JSON object of captions ({error}).") from error
+    photos = tuple(
+        replace(photo, captions=tuple(dict.fromkeys((*photo.captions, *more[photo.path.name]))))
+        if photo.path.name in more
+        else photo
+        for photo in dataset.photos
+    )
+    return replace(dataset, photos=photos)
+
+
+def uncaptioned_photos(folders: Sequence[Path], named: Container[str]) -> list[Photo]:
+    """The JPEG and PNG files below the folders whose names are not in `named`, by name.
+
+    Raises:
+        DatasetError: a folder is not there.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise DatasetError(f"There is no folder {folder}.")
+        found.update(_images(folder))
+    return [
+        Photo(path, (), "train")
+        for name, path in sorted(found.items())
+        if name not in named and path.suffix.lower() in (".jpg", ".jpeg", ".png")
+    ]
 
 
 def hold_out(dataset: Dataset, share: float = 0.05) -> Dataset:
@@ -252,7 +310,7 @@ def _json_entries(file: Path) -> Iterator[_Entry]:
 
 def _ours(captions: dict[str, list[str]], split_file: Path) -> Iterator[_Entry]:
     """{"a.jpg": ["A dog runs .", ...]}, and {"a.jpg": "train"} in `split.json`, if it is there."""
-    has_splits = split_file.exists()
+    has_splits = split_file.is_file()
     splits = json.loads(split_file.read_text(encoding="utf-8")) if has_splits else {}
     otherwise = "unassigned" if has_splits else "train"
     for name, own in captions.items():

@@ -22,10 +22,14 @@ from keras import ops
 from captioner.engine import SIGNATURE
 from captioner.model_folder import ModelFolder
 from captioner.tokenizer import Tokenizer
-from captioner.training.decoder import Decoder, Prepared
-from captioner.training.encoder import build_encoder, encoder_weights, set_encoder_weights
+from captioner.training.network.decoder import Decoder, Prepared
+from captioner.training.network.encoder import (
+    build_encoder,
+    encoder_weights,
+    set_encoder_weights,
+)
+from captioner.training.plan import PRECISIONS
 
-PRECISIONS = ("int8", "float16", "float32")
 DECODER = "up_down_lstm"
 
 
@@ -61,7 +65,10 @@ def build_untrained(manifest: Mapping[str, Any]) -> tuple[keras.Model, Decoder]:
         about["cut"], about["last_pooling"], input_size=about["input_size"],
         width=about.get("width", 1.0),
     )  # fmt: skip
-    decoder = Decoder(words["vocabulary_size"], about["channels"], words["units"], words["heads"])
+    decoder = Decoder(
+        words["vocabulary_size"], about["channels"], words["units"], words["heads"],
+        concepts=words.get("concepts", 0),
+    )  # fmt: skip
     decoder.build()
     return encoder, decoder
 

@@ -1,6 +1,7 @@
-"""What a training is to do: a plan and its stages, as a JSON file holds them.
+"""What a training is to do: the sizes of a model and its stages, as a JSON file holds them.
 
-This file computes nothing, so that what runs the stages may be TensorFlow or PyTorch.
+Each objective has a stage class of its own, with the fields that it needs and no others; unknown
+fields are refused. This file computes nothing.
 """
 
 from __future__ import annotations
@@ -9,104 +10,187 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from captioner.errors import CaptionerError
 
 INPUT_SIZE = 299
-# Of a random crop the least share of each side, and of light the greatest change, in training.
-CROP, LIGHT = 0.8, 0.2
+PRECISIONS = ("int8", "float16", "float32")  # of the LiteRT files
 
 
 class TrainingError(CaptionerError):
-    """A configuration or an argument of training makes no sense."""
+    """A plan or an argument of training makes no sense."""
 
     title = "The model cannot be trained"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stretch of training.
+    """One stretch of training; a subclass for each objective.
 
-    `learns` is "decoder" (on stored grids of the whole encoder), "top" (mixed9 and mixed10 too, on
-    stored grids of mixed8) or "all" (on augmented photos). `served` has a decoder learn on grids of
-    the 8-bit encoder that will serve, so that it gets used to its rounding. `encoder_scale`
-    multiplies the rate of the encoder, and its first `frozen` convolutions, counted from the
-    picture, do not learn. `crop`, `light` and `quality` are those of `Photos`, and `views` that of
-    `store_grids`. `bleu` and `unigram` weigh what a reward holds beside CIDEr-D. `temperature`
-    divides the logits before the stage begins: cross-entropy with label smoothing ends in a model
-    so flat that what it draws is far from what it would say, which is a bad place for a reward to
-    start from. `average` is the momentum of the moving average of the weights, which is what a
-    stage is judged by. It ends with that of its best epoch, or with `keep_last` of its last: in
-    cross-entropy after a reward CIDEr of greedy captions falls at first, and what the weights are
-    worth is seen after the next reward.
-
-    A stage whose objective is "distillation" learns from the mean of several models' probabilities.
-    On the CPU these are the model that training starts from and those of `--learn-from`; a decoder
-    learns from them on two of people's captions, and on `samples` that it draws itself, so that
-    they tell it what to say where its own words lead (Agarwal et al., "On-Policy Distillation of
-    Language Models", 2024). On a GPU a stage may train several models apart, each with a decoder of
-    its own: as many as `teachers` says. The first of them goes on, and a later distillation has it
-    learn from all, on people's captions. `patience` and `views` mean nothing there.
+    Attributes:
+        name: of its folder, its checkpoints and its history.
+        epochs: over the training photos.
+        learning_rate: of the decoder, the peak of a cosine schedule.
+        trainable: "decoder", on stored grids of the encoder, or "all", on augmented photos.
+        encoder_rate: multiplies the learning rate of the encoder.
+        first_trainable: convolutions before this one, counted from the image, do not learn; 76 is
+            the first of mixed9.
+        crop: a random crop keeps at least this share of each side.
+        brightness: greatest random change of brightness and contrast, as a share.
+        quality: share of photos that get another sharpness and JPEG quality.
+        views: stored views of a photo: plain, mirrored, and then augmented ones.
+        quantized_encoder: whether a decoder learns on grids of the 8-bit encoder that will serve.
+        batch_size: photos a step.
+        dropout: of embeddings and outputs; that of the grid is half of it.
+        temperature: divides the logits before the stage begins. Cross-entropy leaves a flat
+            distribution, so samples are far from the greedy caption; a temperature below 1 sharpens
+            it before self-critical training.
+        ema_momentum: of the moving average of the weights. A stage is scored by the average, and
+            the model ends with it.
+        warmup_steps: from rate 0 to `learning_rate`.
+        clip_norm: greatest norm of all gradients together.
+        patience: epochs without a better score before the stage ends early.
+        keep_last: whether the last epoch counts in place of the best. In cross-entropy after a
+            reward the score of greedy captions falls at first; the next reward shows its worth.
     """
 
+    objective: ClassVar[str]
+
     name: str
-    learns: str
     epochs: int
     learning_rate: float
-    objective: str = "cross_entropy"
-    encoder_scale: float = 0.1
-    frozen: int = 0
-    crop: float = CROP
-    light: float = LIGHT
+    trainable: str = "all"
+    encoder_rate: float = 0.25
+    first_trainable: int = 26
+    crop: float = 0.8
+    brightness: float = 0.2
     quality: float = 0.0
     views: int = 2
-    bleu: float = 0.0
-    unigram: float = 0.0
-    photos_a_step: int = 32
-    samples: int = 5
-    label_smoothing: float = 0.1
-    dropout: float = 0.5
+    quantized_encoder: bool = False
+    batch_size: int = 32
+    dropout: float = 0.3
     temperature: float = 1.0
-    average: float = 0.995
+    ema_momentum: float = 0.99
     warmup_steps: int = 100
-    clip: float = 5.0
+    clip_norm: float = 5.0
     patience: int = 3
-    served: bool = False
     keep_last: bool = False
-    teachers: int = 0
 
     def __post_init__(self) -> None:
-        if self.learns not in ("decoder", "top", "all"):
-            raise TrainingError(f'"learns" has to be decoder, top or all, not {self.learns!r}')
-        if self.objective not in ("cross_entropy", "self_critical", "distillation"):
+        if self.trainable not in ("decoder", "all"):
+            raise TrainingError(f'"trainable" has to be decoder or all, not {self.trainable!r}.')
+        if self.quantized_encoder and self.trainable != "decoder":
+            raise TrainingError('"quantized_encoder" is for a stage that trains the decoder alone.')
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossEntropyStage(Stage):
+    """People's captions, word by word; see `objectives/cross_entropy.py`.
+
+    Attributes:
+        captions_per_photo: in one step.
+        label_smoothing: probability mass spread over the vocabulary.
+        concept_weight: of recognising the captions' words in the photo.
+        feature_weight: of giving the feature teachers' features; needs `--feature-teacher`.
+        text_weight: of captions without photos; needs `--text` and concepts.
+        uncaptioned: share of the photos without captions that an epoch takes. They only teach
+            features.
+    """
+
+    objective: ClassVar[str] = "cross_entropy"
+
+    captions_per_photo: int = 5
+    label_smoothing: float = 0.0
+    concept_weight: float = 0.0
+    feature_weight: float = 0.0
+    text_weight: float = 0.0
+    uncaptioned: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.feature_weight and self.trainable != "all":
+            raise TrainingError('"feature_weight" is for a stage that trains the encoder too.')
+        if self.uncaptioned and not self.feature_weight:
+            raise TrainingError('"uncaptioned" photos teach nothing without a "feature_weight".')
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfCriticalStage(Stage):
+    """CIDEr-D of drawn captions as a reward; see `objectives/self_critical.py`.
+
+    Attributes:
+        samples_per_photo: captions drawn of each photo.
+        bleu: weight of smoothed BLEU-4 in the reward.
+        unigram: weight of the unigram F-score in the reward.
+    """
+
+    objective: ClassVar[str] = "self_critical"
+
+    samples_per_photo: int = 5
+    bleu: float = 0.0
+    unigram: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.samples_per_photo < 2:
             raise TrainingError(
-                '"objective" has to be cross_entropy, self_critical or distillation, '
-                f"not {self.objective!r}"
+                '"samples_per_photo" has to be 2 or more in self-critical training.'
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class DistillationStage(Stage):
+    """Word probabilities of the models of `--learn-from`; see `objectives/distillation.py`.
+
+    Attributes:
+        samples_per_photo: captions that the model draws of each photo.
+        captions_per_photo: of people.
+    """
+
+    objective: ClassVar[str] = "distillation"
+
+    samples_per_photo: int = 4
+    captions_per_photo: int = 2
+
+
+_STAGES = {
+    kind.objective: kind for kind in (CrossEntropyStage, SelfCriticalStage, DistillationStage)
+}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A whole training: sizes of the model, and its stages. This is what a JSON file holds.
 
-    `length_penalty`, `repeat_penalty` and `repeatable` (as words) are the search's when the model
-    serves. `copies` are the `side` and `quality` of `picture.SmallCopies`, for collections of such
-    copies: larger photos are made alike in training and in serving. `distill_epochs` is for
-    kernels that the base weights lack; `width` and `input_size` make a smaller encoder, for tests.
+    Attributes:
+        stages: in their order.
+        output_layer: where the encoder ends, "mixed8" or "mixed10".
+        units, heads: of the decoder.
+        concepts: words that the decoder recognises in a photo first; 0 for none.
+        min_count: how often a word stands in the captions of photos to be in the vocabulary.
+        min_text_count: how often in captions without photos, which is enough, too.
+        max_words: of a caption, its end included.
+        length_penalty, repeat_penalty, repeatable: of the search when the model serves.
+        copies: the `side` and `quality` of the small JPEG that a large photo is made first, for
+            collections of such copies; None to take photos as they are.
+        bfloat16: whether products are computed in bfloat16; weights are always float32.
+        seed: of everything random.
+        width, input_size: of a smaller encoder, for tests.
     """
 
     stages: tuple[Stage, ...]
-    cut: str = "mixed10"
+    output_layer: str = "mixed10"
     units: int = 512
     heads: int = 8
+    concepts: int = 0
     min_count: int = 5
+    min_text_count: int = 40
     max_words: int = 20
     length_penalty: float = 1.0
     repeat_penalty: float = 0.0
     repeatable: tuple[str, ...] = ()
     copies: dict[str, int] | None = None
-    distill_epochs: int = 5
     bfloat16: bool = True
     seed: int = 7
     width: float = 1.0
@@ -117,24 +201,35 @@ class Plan:
         """Reads a JSON file.
 
         Raises:
-            TrainingError: it is not JSON, or holds a name or a value that is not known.
+            TrainingError: it is not JSON, or holds an unknown name or a value that makes no sense.
         """
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise TrainingError(f"{file} cannot be read as JSON ({error}).") from error
-        stages = tuple(_known(Stage, stage, file) for stage in values.pop("stages", ()))
+        stages = tuple(_stage(stage, file) for stage in values.pop("stages", ()))
         if not stages:
-            raise TrainingError(f"{file} names no stages; there has to be one at least.")
-        return _known(cls, {**values, "stages": stages}, file)
+            raise TrainingError(f"{file} has no stages; a plan needs one at least.")
+        return _checked(cls, {**values, "stages": stages}, file)
 
 
-def _known(kind: Any, values: Mapping[str, Any], file: Path) -> Any:
+def _stage(values: Mapping[str, Any], file: Path) -> Stage:
+    values = dict(values)
+    objective = values.pop("objective", None)
+    if objective not in _STAGES:
+        raise TrainingError(
+            f'{file}: "objective" of a stage has to be {", ".join(_STAGES)}, not {objective!r}.'
+        )
+    stage: Stage = _checked(_STAGES[objective], values, file)
+    return stage
+
+
+def _checked(kind: Any, values: Mapping[str, Any], file: Path) -> Any:
     names = {f.name for f in fields(kind)}
     if unknown := sorted(set(values) - names):
         raise TrainingError(
-            f"{file} holds {', '.join(unknown)}, which {kind.__name__.lower()}s do not know; "
-            f"they know {', '.join(sorted(names))}."
+            f"{file}: {kind.__name__} has no field {', '.join(unknown)}; "
+            f"its fields are {', '.join(sorted(names))}."
         )
     try:
         return kind(**values)

@@ -2,18 +2,14 @@
 
 CIDEr-D is that of Vedantam et al., "CIDEr", 2015, section 4.1 (CIDEr-D: clipped counts, a
 Gaussian penalty on the difference in length, sigma 6, times 10), as in `pycocoevalcap`'s Cider
-scorer. These are not the reported scores: those come from `evaluation.py`, with its tokenizer. A
-GPU draws captions faster than one process scores them, so that there are also many at once.
+scorer. These are not the reported scores: those come from `evaluation.py`, with its tokenizer.
 """
 
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -142,64 +138,9 @@ def _ngrams(words: Words) -> Counts:
     )
 
 
-def upto_end(line: np.ndarray, keep_end: bool = True) -> tuple[int, ...]:
+def strip_after_end(line: np.ndarray, keep_end: bool = True) -> tuple[int, ...]:
     """Words (time,) int up to the end of the sentence."""
     words = tuple(line.tolist())
     if Tokenizer.END in words:
         return words[: words.index(Tokenizer.END) + keep_end]
     return words
-
-
-_of_this_process: dict[str, Any] = {}
-
-
-def _prepare(train: Sequence[Sequence[Words]], dev: Sequence[Sequence[Words]]) -> None:
-    _of_this_process["train"], _of_this_process["dev"] = Reward(train), CiderD(dev)
-
-
-def _score(job: tuple[str, int, tuple[int, ...]]) -> float:
-    of, photo, words = job
-    score: float = _of_this_process[of].score(photo, words)
-    return score
-
-
-class Scorers:
-    """The reward of captions of training photos and CIDEr-D of those of dev photos, on all cores.
-
-    Args:
-        train, dev: for each photo, its references as ids, without the end.
-    """
-
-    def __init__(self, train: Sequence[Sequence[Words]], dev: Sequence[Sequence[Words]]) -> None:
-        # The end is a word of its own in the reward, or captions learn to break off.
-        ended = [[(*words, Tokenizer.END) for words in photo] for photo in train]
-        self._processes = max(1, (os.cpu_count() or 2) - 1)
-        # Forked, they would share the locks of a GPU's driver.
-        spawn = multiprocessing.get_context("spawn")
-        self._pool = spawn.Pool(self._processes, _prepare, (ended, dev))
-
-    def __enter__(self) -> Scorers:
-        return self
-
-    def __exit__(self, *why: object) -> None:
-        self._pool.terminate()
-        self._pool.join()
-
-    def _scores(self, jobs: list[tuple[str, int, tuple[int, ...]]]) -> np.ndarray:
-        return np.asarray(
-            self._pool.map(_score, jobs, -(-len(jobs) // self._processes)), np.float32
-        )
-
-    def rewards(self, photos: np.ndarray, words: np.ndarray) -> np.ndarray:
-        """Photos (n,), words (n, samples, time) -> (n, samples) float32."""
-        jobs = [
-            ("train", int(photo), upto_end(line))
-            for photo, own in zip(photos, words, strict=True)
-            for line in own
-        ]
-        return self._scores(jobs).reshape(words.shape[:2])
-
-    def dev(self, words: np.ndarray) -> float:
-        """CIDEr-D x 100 of one caption (time,) for each dev photo."""
-        jobs = [("dev", i, upto_end(line, keep_end=False)) for i, line in enumerate(words)]
-        return 100 * float(np.mean(self._scores(jobs)))

@@ -1,14 +1,14 @@
-"""Photos as training batches: read and augmented again each time, or as grids stored once.
+"""What the networks read in training: photos, augmented anew each time, or grids stored once.
 
-Reading goes through `captioner.picture`, as in serving. A frozen part of the encoder is run once a
-photo, and once on its mirror image, and its grids are kept in a memory-mapped file.
+Reading goes through `captioner.picture`, as in serving. A frozen encoder is run once a photo and
+once on its mirror image, and its grids are kept in a memory-mapped file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -16,21 +16,19 @@ from typing import Protocol
 import cv2
 import keras
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from captioner.engine import Network
 from captioner.picture import SmallCopies, encoder_input, read_picture
-from captioner.training.plan import CROP, LIGHT
 
-_STORED_SIZE = 224
+Inputs = dict[str, np.ndarray]
 
 
-class PictureSource(Protocol):
-    """Gives the encoder's or the decoder's input for photos by index."""
+class InputSource(Protocol):
+    """Gives the networks' inputs for photos by index."""
 
-    def read(self, indices: Sequence[int], rng: np.random.Generator | None) -> np.ndarray:
-        """Pictures of those indices; augmented where `rng` is given."""
+    def read(self, indices: Sequence[int], rng: np.random.Generator | None = None) -> Inputs:
+        """Inputs by name, "inputs" for the model's own; augmented where `rng` is given."""
 
 
 class Photos:
@@ -40,28 +38,33 @@ class Photos:
         paths: of the photos.
         size: pixels of a side of the encoder's input.
         crop: least share of each side that a random crop keeps.
-        light: greatest random change of brightness and contrast; colours keep their names.
+        brightness: greatest random change of brightness and contrast, as a share. Hues stay, since
+            captions name colours.
         quality: share of photos that get another sharpness and JPEG quality at random, so that the
             small and soft ones of a collection teach what is in large and sharp ones.
-        copies: what large photos are made first.
+        copies: see `SmallCopies`; None to take photos as they are.
     """
 
     def __init__(
         self,
         paths: Sequence[Path],
         size: int,
-        crop: float = CROP,
-        light: float = LIGHT,
+        crop: float = 1.0,
+        brightness: float = 0.0,
         quality: float = 0.0,
         copies: SmallCopies | None = None,
     ) -> None:
         self.paths, self._size, self._copies = paths, size, copies
-        self._crop, self._light, self._quality = crop, light, quality
-        self.augmentation = f"crop {crop}, light {light}, quality {quality}"
+        self._crop, self._brightness, self._quality = crop, brightness, quality
+        self.augmentation = f"crop {crop}, brightness {brightness}, quality {quality}"
         self._pool = ThreadPoolExecutor(2)
 
-    def read(self, indices: Sequence[int], rng: np.random.Generator | None = None) -> np.ndarray:
-        chances = [rng.random(9) if rng is not None else None for _ in indices]
+    def read(self, indices: Sequence[int], rng: np.random.Generator | None = None) -> Inputs:
+        return {"inputs": self.images(indices, rng)}
+
+    def images(self, indices: Sequence[int], rng: np.random.Generator | None = None) -> np.ndarray:
+        """(photos, size, size, 3) float32 in [-1, 1]."""
+        chances = [rng.random(10) if rng is not None else None for _ in indices]
         paths = [self.paths[i] for i in indices]
         return np.stack(list(self._pool.map(self._read, paths, chances)))
 
@@ -82,9 +85,8 @@ class Photos:
         if chance[6] < self._quality:
             rgb = _of_another_quality(rgb, sharper=1.5 * chance[7] - 0.5, jpeg=chance[8])
         x = encoder_input(np.ascontiguousarray(rgb), self._size)
-        gain = 1 + self._light * (2 * chance[5] - 1)
-        shift = self._light * (2 * ((chance[5] * 7919) % 1) - 1)
-        return np.clip(x * np.float32(gain) + np.float32(shift), -1, 1)
+        gain, shift = 1 + self._brightness * (2 * chance[[5, 9]] - 1)
+        return np.clip(x * np.float32(gain) + np.float32(shift - 1), -1, 1)
 
 
 def _of_another_quality(rgb: np.ndarray, sharper: float, jpeg: float) -> np.ndarray:
@@ -101,59 +103,45 @@ def _read(path: Path, copies: SmallCopies | None) -> np.ndarray:
     return copies.of(rgb) if copies else rgb
 
 
-def stored_pixels(paths: Sequence[Path], copies: SmallCopies | None = None) -> np.ndarray:
-    """Photos as a GPU holds all of them: (photos, 3, 224, 224) uint8, squashed."""
-
-    def read(path: Path) -> np.ndarray:
-        x = encoder_input(_read(path, copies), _STORED_SIZE)
-        return np.rint((x + 1) * 127.5).astype(np.uint8).transpose(2, 0, 1)
-
-    with ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(read, paths)))
-
-
 class StoredGrids:
-    """Grids that `store_grids` wrote -> (photos, rows, columns, channels) float16."""
+    """Grids that `store_grids` wrote, of one encoder or of several.
 
-    def __init__(self, grids: np.ndarray) -> None:
-        self._grids = grids
+    Args:
+        grids: by input name, each (photos, views, rows, columns, channels) float16. A random
+            view is the same one of each.
+    """
 
-    def read(self, indices: Sequence[int], rng: np.random.Generator | None = None) -> np.ndarray:
-        view = rng.integers(0, self._grids.shape[1], len(indices)) if rng is not None else 0
-        return self._grids[np.asarray(indices), view]
+    def __init__(self, grids: Mapping[str, np.ndarray]) -> None:
+        self._grids = dict(grids)
+
+    def read(self, indices: Sequence[int], rng: np.random.Generator | None = None) -> Inputs:
+        views = next(iter(self._grids.values())).shape[1]
+        view = rng.integers(0, views, len(indices)) if rng is not None else 0
+        return {name: grids[np.asarray(indices), view] for name, grids in self._grids.items()}
 
 
-class Beside:
-    """Several sources of the same photos as one: of a view all grids, channel by channel."""
+class Subset:
+    """The photos of a source from some index on, as a source of their own."""
 
-    def __init__(self, sources: Sequence[PictureSource]) -> None:
-        self._sources = sources
+    def __init__(self, source: InputSource, first: int) -> None:
+        self._source, self._first = source, first
 
-    def read(self, indices: Sequence[int], rng: np.random.Generator | None = None) -> np.ndarray:
-        """(photos, rows, columns, channels of all); a random view is the same one of each."""
-        seed = rng.integers(2**63) if rng is not None else None
-        return np.concatenate(
-            [
-                source.read(indices, None if seed is None else np.random.default_rng(seed))
-                for source in self._sources
-            ],
-            axis=-1,
-        )
+    def read(self, indices: Sequence[int], rng: np.random.Generator | None = None) -> Inputs:
+        return self._source.read([self._first + i for i in indices], rng)
 
 
 Encode = Callable[[np.ndarray], np.ndarray]
 
 
 def keras_encode(encoder: keras.Model) -> Encode:
-    """An encoder as a function: pictures (photos, size, size, 3) -> grids, float16."""
-    run = tf.function(lambda x: tf.cast(encoder(x, training=False), tf.float16))
-    return lambda pictures: run(pictures).numpy()
+    """An encoder as a function: images (photos, size, size, 3) -> grids, float16."""
+    return lambda images: np.asarray(encoder.predict_on_batch(images)).astype(np.float16)
 
 
 def litert_encode(encoder: bytes) -> Encode:
     """An exported encoder as a function, likewise, one photo at a time."""
     network = Network("encoder", encoder, threads=2)
-    return lambda pictures: np.stack([network.run(image=x[None])["grid"][0] for x in pictures])
+    return lambda images: np.stack([network.run(image=x[None])["grid"][0] for x in images])
 
 
 def digest_of(encoder: keras.Model) -> str:
@@ -201,12 +189,14 @@ def store_grids(
 
     def read(start: int) -> list[np.ndarray]:
         chunk = range(start, min(start + batch, count))
-        x = photos.read(chunk)
-        augmented = (photos.read(chunk, np.random.default_rng([start, v])) for v in range(2, views))
+        x = photos.images(chunk)
+        augmented = (
+            photos.images(chunk, np.random.default_rng([start, v])) for v in range(2, views)
+        )
         return [x, np.ascontiguousarray(x[:, :, ::-1]), *augmented]
 
-    pictures = _ahead(starts, read)
-    for start, ways in tqdm(pictures, total=len(starts), desc="grids", unit="batch", disable=None):
+    images = _ahead(starts, read)
+    for start, ways in tqdm(images, total=len(starts), desc="grids", unit="batch", disable=None):
         for view, x in enumerate(ways[:views]):
             grids[start : start + len(x), view] = encode(x)
         if (start // batch) % 20 == 19 or start + batch >= count:
@@ -229,19 +219,19 @@ def _ahead(keys, make) -> Iterator:  # type: ignore[no-untyped-def]
 
 
 def batches(
-    source: PictureSource, order: Sequence[int], size: int, rng: np.random.Generator | None = None
-) -> Iterator[tuple[Sequence[int], np.ndarray]]:
-    """(indices, pictures) in that order, `size` at a time; augmented where `rng` is given."""
+    source: InputSource, order: Sequence[int], size: int, rng: np.random.Generator | None = None
+) -> Iterator[tuple[Sequence[int], Inputs]]:
+    """(indices, inputs) in that order, `size` at a time; augmented where `rng` is given."""
     chunks = [order[start : start + size] for start in range(0, len(order), size)]
     # Each batch has a generator of its own, so that reading ahead changes nothing.
     seeds = rng.integers(0, 2**63, len(chunks)) if rng is not None else None
 
-    def make(number: int) -> np.ndarray:
+    def make(number: int) -> Inputs:
         own = np.random.default_rng(seeds[number]) if seeds is not None else None
         return source.read(chunks[number], own)
 
-    for number, pictures in _ahead(range(len(chunks)), make):
-        yield chunks[number], pictures
+    for number, inputs in _ahead(range(len(chunks)), make):
+        yield chunks[number], inputs
 
 
-cv2.setNumThreads(1)  # the pool above is the parallel part; TensorFlow wants the cores
+cv2.setNumThreads(1)  # the pool above is the parallel part; the networks want the cores

@@ -64,6 +64,8 @@ class Decoder(layers.Layer):
         units: of each LSTM, of the embeddings and of the attention.
         heads: of the attention; divides `units`.
         dropout: of embeddings and outputs in training; that of the grid is half of it.
+        concepts: how many words are recognised in the photo first (Yao et al., "Boosting Image
+            Captioning with Attributes", 2017); 0 for none.
     """
 
     def __init__(
@@ -73,13 +75,14 @@ class Decoder(layers.Layer):
         units: int = 512,
         heads: int = 8,
         dropout: float = 0.5,
+        concepts: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"name": "decoder", **kwargs})
         if units % heads:
             raise ValueError(f"heads ({heads}) has to divide units ({units})")
         self.vocabulary_size, self.channels = vocabulary_size, channels
-        self.units, self.heads, self.dropout = units, heads, dropout
+        self.units, self.heads, self.dropout, self.concepts = units, heads, dropout, concepts
         dense = lambda size, name, bias=True: _Dense(size, use_bias=bias, name=name)  # noqa: E731
         self.embedding = layers.Embedding(
             vocabulary_size, units, embeddings_initializer=keras.initializers.RandomNormal(0, 0.05),
@@ -97,6 +100,9 @@ class Decoder(layers.Layer):
         self.answer = dense(2 * units, "answer")
         self.gates2 = dense(4 * units, "gates2")
         self.out = dense(units, "out")
+        if concepts:
+            self.concept_logits = layers.Dense(concepts, name="concept_logits")
+            self.concepts_in = layers.Dense(units, use_bias=False, name="concepts_in")
         self.drop_grid = layers.Dropout(dropout / 2)
         self.drop_word, self.drop_out = layers.Dropout(dropout), layers.Dropout(dropout)
 
@@ -113,6 +119,9 @@ class Decoder(layers.Layer):
             (self.answer, 2 * units), (self.gates2, 3 * units), (self.out, units),
         ):  # fmt: skip
             layer.build((None, None, size))
+        if self.concepts:
+            self.concept_logits.build((None, None, self.channels))
+            self.concepts_in.build((None, None, self.concepts))
         # Gates start remembering: a forget bias of one (Jozefowicz et al. 2015).
         for layer in (self.gates1_word, self.gates2):
             bias = ops.concatenate([ops.zeros(units), ops.ones(units), ops.zeros(2 * units)])
@@ -120,15 +129,30 @@ class Decoder(layers.Layer):
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
-        own = ("vocabulary_size", "channels", "units", "heads", "dropout")
+        own = ("vocabulary_size", "channels", "units", "heads", "dropout", "concepts")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
-    def prepare(self, grid: Any, training: bool = False) -> Prepared:
-        """grid (photos, rows, columns, channels) -> what `step` needs of it."""
+    def recognise(self, grid: Any, training: bool = False) -> Any:
+        """grid (photos, rows, columns, channels) -> logits of concepts (photos, 1, concepts)."""
+        seen = ops.mean(self.grid_norm(grid), axis=(1, 2), keepdims=True)[:, 0]
+        return self.concept_logits(self.drop_grid(seen, training=training))
+
+    def prepare(self, grid: Any, training: bool = False, concepts: Any = None) -> Prepared:
+        """What `step` needs of a photo.
+
+        Args:
+            grid: (photos, rows, columns, channels).
+            concepts: (photos, 1, concepts) probabilities in place of those that it recognises.
+        """
         rows, columns = grid.shape[1:3]
         x = ops.reshape(grid, (-1, rows * columns, self.channels))
         x = self.drop_grid(self.grid_in(self.grid_norm(x)), training=training)
         whole = ops.mean(x, axis=1, keepdims=True)  # (photos, 1, units)
+        if self.concepts:
+            if concepts is None:
+                concepts = ops.sigmoid(ops.stop_gradient(self.recognise(grid)))
+            # The root lets a word that is seen in one caption of ten count, too.
+            whole = whole + self.concepts_in(self.drop_grid(ops.sqrt(concepts), training=training))
         split = (-1, rows * columns, self.heads, self.units // self.heads)
         keys = ops.transpose(ops.reshape(self.key(x), split), (0, 2, 3, 1))
         values = ops.transpose(ops.reshape(self.value(x), split), (0, 2, 1, 3))
@@ -180,17 +204,18 @@ class Decoder(layers.Layer):
         for variable in (self.out.kernel, self.out.bias, self.output_bias):
             variable.assign(variable / temperature)
 
-    def call(self, grid: Any, words: Any, training: bool = False) -> Any:
+    def call(self, grid: Any, words: Any, training: bool = False, concepts: Any = None) -> Any:
         """Teacher forcing.
 
         Args:
             grid: (photos, rows, columns, channels).
             words: (photos, captions, time) int, the first of them the start of the sentence.
+            concepts: as in `prepare`.
 
         Returns:
             (photos, captions, time, vocabulary_size) float32 logits of the word after each.
         """
-        prepared = self.prepare(grid, training)
+        prepared = self.prepare(grid, training, concepts)
         gates = self.read_words(words, training)  # (photos, captions, time, 4 * units)
         state = ops.repeat(prepared.state, words.shape[1], axis=1)
         hidden = []

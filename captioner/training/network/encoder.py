@@ -11,16 +11,16 @@ Source: Szegedy et al., "Rethinking the Inception Architecture for Computer Visi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 from captioner.training.plan import INPUT_SIZE
 
-CUTS = ("mixed8", "mixed10")
+OUTPUT_LAYERS = ("mixed8", "mixed10")
 
 
 class _Builder:
@@ -91,37 +91,34 @@ def _mixed9_to_mixed10(build: _Builder, x, last_pooling: str):  # type: ignore[n
 
 
 def build_encoder(
-    cut: str = "mixed10",
+    output_layer: str = "mixed10",
     last_pooling: str = "max",
-    start: str = "image",
     input_size: int = INPUT_SIZE,
     width: float = 1.0,
 ) -> keras.Model:
     """The encoder with fresh weights.
 
     Args:
-        cut: where the network ends, "mixed8" or "mixed10".
+        output_layer: where the network ends, "mixed8" or "mixed10".
         last_pooling: "max" as in the network of 2015, or "average" as in `keras.applications`,
             in the pooling branch of mixed10.
-        start: "image" for (batch, 299, 299, 3) float in [-1, 1], or "mixed8" for the part of the
-            network behind it, which can be trained on stored mixed8 grids.
         input_size: pixels of a side of the image.
         width: multiplies the filters of every convolution; below 1 for tests.
 
     Returns:
-        A model that gives (batch, rows, columns, channels); at 299 pixels and full width 8 x 8 x
-        1280 at mixed8, 8 x 8 x 2048 at mixed10.
+        A model: images (batch, input_size, input_size, 3) in [-1, 1] -> (batch, rows, columns,
+        channels); at 299 pixels and full width 8 x 8 x 1280 at mixed8, 8 x 8 x 2048 at mixed10.
     """
-    if cut not in CUTS:
-        raise ValueError(f"cut has to be {' or '.join(CUTS)}, not {cut!r}")
+    if output_layer not in OUTPUT_LAYERS:
+        raise ValueError(
+            f"output_layer has to be {' or '.join(OUTPUT_LAYERS)}, not {output_layer!r}"
+        )
     build = _Builder(width)
     inputs = keras.Input((input_size, input_size, 3), name="image")
     x = _stem_to_mixed8(build, inputs)
-    if start == "mixed8":
-        inputs = x = keras.Input(x.shape[1:], name="mixed8_grid")
-    if cut == "mixed10":
+    if output_layer == "mixed10":
         x = _mixed9_to_mixed10(build, x, last_pooling)
-    return keras.Model(inputs, x, name=f"from_{start}_to_{cut}")
+    return keras.Model(inputs, x, name=f"inception_v3_{output_layer}")
 
 
 def convolutions(encoder: keras.Model) -> dict[str, layers.Conv2D]:
@@ -158,6 +155,23 @@ def set_encoder_weights(encoder: keras.Model, weights: Mapping[str, np.ndarray])
                 )
             variable.assign(value)
     return lacking
+
+
+def standardize(encoder: keras.Model, names: Sequence[str], images: np.ndarray) -> None:
+    """Scales fresh kernels so that they give mean 0 and variance 1 a channel, as batch norm would.
+
+    Args:
+        names: "convNN/kernel" of those to scale.
+        images: (photos, size, size, 3), from which mean and variance are taken.
+    """
+    own = convolutions(encoder)
+    for layer in (own[name.split("/")[0]] for name in sorted(names)):
+        before = keras.Model(encoder.input, layer.input).predict(images, batch_size=32, verbose=0)
+        out = ops.conv(ops.cast(before, "float32"), layer.kernel, padding=layer.padding)
+        out = ops.convert_to_numpy(out)
+        mean, deviation = out.mean((0, 1, 2)), out.std((0, 1, 2)) + 1e-6
+        layer.kernel.assign(layer.kernel / deviation)
+        layer.bias.assign(-mean / deviation)
 
 
 def folded_keras_weights(model: keras.Model) -> dict[str, np.ndarray]:
