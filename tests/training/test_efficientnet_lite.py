@@ -74,7 +74,7 @@ def write_pth(path, arrays, torch):
     Pickler(stream, protocol=2).dump(tensors)
     pickle.dump([str(i) for i in range(len(arrays))], stream, protocol=2)
     for array in arrays.values():
-        stream.write(np.int64(array.size).tobytes() + array.tobytes())
+        stream.write(np.int64(array.size).tobytes() + array.ravel(order="K").tobytes())
     path.write_bytes(stream.getvalue())
 
 
@@ -91,7 +91,7 @@ def torch_arrays(model):
             (kernel,) = layer.get_weights()
             depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
             order = (2, 3, 0, 1) if depthwise else (3, 2, 0, 1)
-            kernel = np.ascontiguousarray(kernel.transpose(order))
+            kernel = kernel.transpose(order)  # a view, as in the packages' files
             after = model.get_layer(f"{layer.name}_norm")
             if layer.name in ("stem", "head"):
                 arrays[f"_conv_{layer.name}.weight"] = kernel
@@ -103,7 +103,7 @@ def torch_arrays(model):
             number = {"expand": 0, "depth": 1, "project": 2}[part]
             norm(after, f"_blocks.{int(block)}._bn{number}")
     kernel, bias = model.get_layer("classes").get_weights()
-    arrays["_fc.weight"], arrays["_fc.bias"] = np.ascontiguousarray(kernel.T), bias
+    arrays["_fc.weight"], arrays["_fc.bias"] = kernel.T, bias
     return arrays
 
 

@@ -143,12 +143,12 @@ def _set_weights(model: keras.Model, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Admits a dictionary of tensors and nothing else; a tensor becomes (storage, offset, shape)."""
+    """Admits tensors and nothing else; a tensor becomes (storage, offset, shape, strides)."""
 
     def find_class(self, module: str, name: str) -> Any:
         known: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): lambda *about: about[:3],
+            ("torch._utils", "_rebuild_tensor_v2"): lambda *about: about[:4],
             ("torch", "FloatStorage"): np.dtype("<f4"),
             ("torch", "LongStorage"): np.dtype("<i8"),
         }
@@ -178,9 +178,12 @@ def _read_pth(file: Path) -> dict[str, np.ndarray]:
                 (count,) = np.frombuffer(stream.read(8), "<i8")
                 dtype = dtypes[str(key)]
                 storages[str(key)] = np.frombuffer(stream.read(count * dtype.itemsize), dtype)
-        return {
-            name: storages[storage[0]][offset : offset + math.prod(shape)].reshape(shape)
-            for name, (storage, offset, shape) in tensors.items()
-        }
+        arrays = {}
+        for name, ((key, dtype), offset, shape, strides) in tensors.items():
+            size = dtype.itemsize
+            # Kernels are transposed views of TensorFlow's.
+            in_bytes = [stride * size for stride in strides]
+            arrays[name] = np.ndarray(shape, dtype, storages[key], offset * size, in_bytes)
+        return arrays
     except (pickle.UnpicklingError, AttributeError, EOFError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is no file of weights of PyTorch 1.5 or before") from error
