@@ -32,7 +32,8 @@ class Stage:
         name: of its folder, its checkpoints and its history.
         epochs: over the training photos.
         learning_rate: of the decoder, the peak of a cosine schedule.
-        trainable: "decoder", on stored grids of the encoder, or "all", on augmented photos.
+        trainable: "decoder", on stored grids of the encoder; "top", mixed9 and mixed10 too, on
+            stored grids of mixed8; or "all", on augmented photos.
         encoder_rate: multiplies the learning rate of the encoder.
         first_trainable: convolutions before this one, counted from the image, do not learn; 76 is
             the first of mixed9.
@@ -78,8 +79,10 @@ class Stage:
     keep_last: bool = False
 
     def __post_init__(self) -> None:
-        if self.trainable not in ("decoder", "all"):
-            raise TrainingError(f'"trainable" has to be decoder or all, not {self.trainable!r}.')
+        if self.trainable not in ("decoder", "top", "all"):
+            raise TrainingError(
+                f'"trainable" has to be decoder, top or all, not {self.trainable!r}.'
+            )
         if self.quantized_encoder and self.trainable != "decoder":
             raise TrainingError('"quantized_encoder" is for a stage that trains the decoder alone.')
 
@@ -109,7 +112,7 @@ class CrossEntropyStage(Stage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.feature_weight and self.trainable != "all":
+        if self.feature_weight and self.trainable == "decoder":
             raise TrainingError('"feature_weight" is for a stage that trains the encoder too.')
         if self.uncaptioned and not self.feature_weight:
             raise TrainingError('"uncaptioned" photos teach nothing without a "feature_weight".')

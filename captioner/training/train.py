@@ -55,7 +55,11 @@ from captioner.training.network.encoder import (
 )
 from captioner.training.network.model import CaptioningModel, Generator
 from captioner.training.objectives import CrossEntropy, Distillation, Objective, SelfCritical
-from captioner.training.objectives.cross_entropy import CaptionedTexts, FeatureTeachers
+from captioner.training.objectives.cross_entropy import (
+    CaptionedTexts,
+    FeatureProjection,
+    FeatureTeachers,
+)
 from captioner.training.plan import (
     PRECISIONS,
     CrossEntropyStage,
@@ -69,7 +73,7 @@ from captioner.training.rewards import CiderD, Reward, strip_after_end
 from captioner.training.trainer import Scores, Trainer
 
 TEACHER_INPUT_SIZE = 256  # of feature teachers: a grid of 8 x 8, as InceptionV3's at 299
-_TEACHER_SAMPLE = 256  # photos from which the scale of their features is taken
+_TEACHER_SAMPLE = 3000  # photos from which the projection to their features is fitted
 
 
 @dataclass(frozen=True)
@@ -208,23 +212,31 @@ class Training:
         self.encoder_weights = encoder_weights(encoder, "float32")
         return None
 
-    def _encoder(self, weights: Mapping[str, np.ndarray] | None = None) -> keras.Model:
+    def _encoder(
+        self,
+        weights: Mapping[str, np.ndarray] | None = None,
+        input_layer: str = "image",
+        output_layer: str = "",
+    ) -> keras.Model:
         plan = self.plan
-        encoder = build_encoder(plan.output_layer, self.last_pooling, plan.input_size, plan.width)
+        encoder = build_encoder(
+            output_layer or plan.output_layer, self.last_pooling, input_layer, plan.input_size,
+            plan.width,
+        )  # fmt: skip
         set_encoder_weights(encoder, weights or self.encoder_weights)
         return encoder
 
     def _run(self, stage: Stage) -> list[dict[str, Any]]:
         plan, material = self.plan, self.material
         encoder, source, teachers = self._inputs(stage)
-        encoder.trainable = stage.trainable == "all"
+        encoder.trainable = stage.trainable != "decoder"
         for name, layer in convolutions(encoder).items():
             layer.trainable = int(name.removeprefix("conv")) >= stage.first_trainable
         if self.plan.concepts:
             learns_concepts = bool(getattr(stage, "concept_weight", 0.0))
             self.decoder.concept_logits.trainable = learns_concepts
         model = CaptioningModel(encoder, self.decoder)
-        objective = self._objective(stage, model, teachers)
+        objective = self._objective(stage, model, source, teachers)
 
         def order(epoch: int, rng: np.random.Generator) -> Sequence[int]:
             without = np.arange(material.captioned, material.training)
@@ -236,20 +248,26 @@ class Training:
         score = self._scorer(model, Subset(source, material.training))
         trainer = Trainer(stage, objective, source, order, score, self.work / stage.name, plan.seed)
         history = trainer.run()
-        if stage.trainable == "all":
-            self.encoder_weights = encoder_weights(encoder, "float32")
+        self.encoder_weights.update(encoder_weights(encoder, "float32"))
         return history
 
     def _objective(
-        self, stage: Stage, model: CaptioningModel, teachers: Sequence[CaptioningModel]
+        self,
+        stage: Stage,
+        model: CaptioningModel,
+        source: InputSource,
+        teachers: Sequence[CaptioningModel],
     ) -> Objective:
         plan, captions = self.plan, self.captions[: self.material.training]
         if isinstance(stage, CrossEntropyStage):
+            online = stage.feature_weight and stage.trainable == "all"
             return CrossEntropy(
                 model, captions, plan.max_words, stage.captions_per_photo, stage.label_smoothing,
                 concept_ids(self.tokenizer, plan.concepts), stage.concept_weight,
-                self._feature_teachers() if stage.feature_weight else None, stage.feature_weight,
-                self._texts() if stage.text_weight else None, stage.text_weight,
+                FeatureTeachers(self.feature_teachers) if online else None,
+                self._projection(stage, model, source) if stage.feature_weight else None,
+                stage.feature_weight, self._texts() if stage.text_weight else None,
+                stage.text_weight,
             )  # fmt: skip
         if isinstance(stage, SelfCriticalStage):
             # The end is a word of its own in the reward, or captions learn to break off.
@@ -276,10 +294,21 @@ class Training:
                 kept.append(captions)
         return CaptionedTexts(kept)
 
-    def _feature_teachers(self) -> FeatureTeachers:
-        sample = np.random.default_rng(self.plan.seed).permutation(self.material.training)
-        images = self._photos().images(sample[:_TEACHER_SAMPLE].tolist())
-        return FeatureTeachers(self.feature_teachers, images)
+    def _projection(
+        self, stage: Stage, model: CaptioningModel, source: InputSource
+    ) -> FeatureProjection:
+        """Fitted on a sample of the training photos, from the encoder as it is now."""
+        rng = np.random.default_rng(self.plan.seed)
+        sample = np.sort(rng.permutation(self.material.training)[:_TEACHER_SAMPLE]).tolist()
+        teachers = FeatureTeachers(self.feature_teachers)
+        means, features = [], []
+        for _, inputs in batches(source, sample, stage.batch_size):
+            grids = np.asarray(model.encoder.predict_on_batch(inputs["inputs"]), np.float32)
+            means.append(grids.mean((1, 2), keepdims=True))
+            if "features" not in inputs:
+                inputs["features"] = np.asarray(teachers(inputs["inputs"]))
+            features.append(np.asarray(inputs["features"], np.float32))
+        return FeatureProjection(np.concatenate(means), np.concatenate(features))
 
     def _photos(self, stage: Stage | None = None) -> Photos:
         paths, size = [photo.path for photo in self.material.photos], self.plan.input_size
@@ -293,20 +322,24 @@ class Training:
         folders = self.learn_from if isinstance(stage, DistillationStage) else ()
         if stage.trainable == "all":
             return self._encoder(), self._photos(stage), [_teacher(folder) for folder in folders]
-        grids, teachers = {"inputs": self._grids(stage)}, []
+        if stage.trainable == "top":
+            grids = {"inputs": self._grids(stage, "mixed8")}
+            if getattr(stage, "feature_weight", 0.0):
+                grids["features"] = self._feature_grids(stage)
+            return self._encoder(input_layer="mixed8"), StoredGrids(grids), []
+        grids, teachers = {"inputs": self._grids(stage, self.plan.output_layer)}, []
         for number, folder in enumerate(folders):
             grids[f"teacher-{number}"] = self._teacher_grids(stage, folder, number)
             teachers.append(_teacher(folder, grids[f"teacher-{number}"].shape[2:]))
         return _identity(grids["inputs"].shape[2:]), StoredGrids(grids), teachers
 
-    def _grids(self, stage: Stage) -> np.ndarray:
-        """Stored grids of the encoder as it is now."""
+    def _grids(self, stage: Stage, output_layer: str) -> np.ndarray:
+        """Stored grids of the encoder as it is now, up to a layer."""
         policy = keras.config.dtype_policy()
         if stage.quantized_encoder:
             keras.config.set_dtype_policy("float32")
-        encoder = self._encoder()
+        encoder, name = self._encoder(output_layer=output_layer), output_layer
         keras.config.set_dtype_policy(policy)
-        name = self.plan.output_layer
         if stage.quantized_encoder:
             from captioner.training.export import export_encoder
 
@@ -316,6 +349,16 @@ class Training:
         return store_grids(
             encode, digest_of(encoder), self._photos(stage), encoder.output_shape[1:],
             self.work / f"{name}.npy", stage.views,
+        )  # fmt: skip
+
+    def _feature_grids(self, stage: Stage) -> np.ndarray:
+        """Stored features of the feature teachers."""
+        teachers = FeatureTeachers(self.feature_teachers)
+        image = keras.Input((self.plan.input_size,) * 2 + (3,))
+        network = keras.Model(image, keras.layers.Lambda(teachers)(image))
+        return store_grids(
+            keras_encode(network), "".join(map(digest_of, self.feature_teachers)),
+            self._photos(stage), network.output_shape[1:], self.work / "features.npy", stage.views,
         )  # fmt: skip
 
     def _teacher_grids(self, stage: Stage, folder: ModelFolder, number: int) -> np.ndarray:

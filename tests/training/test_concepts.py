@@ -20,10 +20,11 @@ def test_concepts_are_the_most_frequent_content_words():
 
 
 def test_shares_count_captions_and_not_words():
-    captions = [["a dog is the dog", "a red ball"], [], ["a red red dog"]]
+    captions: list[list[str]] = [["a dog is the dog", "a red ball"], [], ["a red red dog"]]
     ids = [[TOKENIZER.encode(c) for c in own] for own in captions]
     shares = concept_shares(ids, concept_ids(TOKENIZER, 4))
-    np.testing.assert_allclose(shares, [[0.5, 0.5, 0, 0.5], [0, 0, 0, 0], [1, 1, 0, 0]])
+    wanted = np.array([[0.5, 0.5, 0, 0.5], [0, 0, 0, 0], [1, 1, 0, 0]])
+    np.testing.assert_allclose(shares, wanted)
 
 
 def test_recognition_misses_words_and_sees_others_weakly():

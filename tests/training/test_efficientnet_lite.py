@@ -52,8 +52,8 @@ def write_pth(path, arrays, torch):
 
         def __reduce__(self):
             strides = tuple(s // self.array.itemsize for s in self.array.strides)
-            about = (Storage(self.key, self.array), 0, self.array.shape, strides, False, {})
-            return sys.modules["torch._utils"]._rebuild_tensor_v2, about
+            rebuild = sys.modules["torch._utils"]._rebuild_tensor_v2
+            return rebuild, (Storage(self.key, self.array), 0, self.array.shape, strides, False)
 
     class Storage:
         def __init__(self, key, array):

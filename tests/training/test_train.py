@@ -37,7 +37,11 @@ with warnings.catch_warnings():
     from captioner.training.network.model import CaptioningModel, Generator
     from captioner.training.objectives import CrossEntropy, Distillation, SelfCritical
     from captioner.training.objectives.base import shifted, word_arrays
-    from captioner.training.objectives.cross_entropy import CaptionedTexts, FeatureTeachers
+    from captioner.training.objectives.cross_entropy import (
+        CaptionedTexts,
+        FeatureProjection,
+        FeatureTeachers,
+    )
     from captioner.training.plan import Plan, TrainingError
     from captioner.training.rewards import Reward
     from captioner.training.trainer import EncoderScaledAdam
@@ -100,11 +104,12 @@ def base_weights(tmp_path_factory):
     return file
 
 
-def tiny_teacher(size=48, channels=5):
-    """A network of one convolution: images -> a grid of 3 x 3, as the tiny encoder's."""
+def tiny_teacher(size=48, channels=5, cells=4):
+    """A network of one convolution: images -> a grid of that many cells a side."""
     keras.utils.set_random_seed(9)
     image = keras.Input((size, size, 3))
-    grid = keras.layers.Conv2D(channels, size // 3, size // 3, activation="relu")(image)
+    cell = size // cells
+    grid = keras.layers.Conv2D(channels, cell, cell, activation="relu")(image)
     return keras.Model(image, grid, trainable=False)
 
 
@@ -146,7 +151,8 @@ def test_all_objectives_make_a_model_that_serves(data, tmp_path, base_weights):
     helpers = {"concept_weight": 0.05, "feature_weight": 1.0, "text_weight": 0.4,
                "uncaptioned": 1.0, "quality": 0.5, "crop": 0.7, "first_trainable": 0}  # fmt: skip
     stages = [
-        stage("joint", epochs=2, **helpers),
+        stage("top", "top", epochs=2, **helpers),
+        stage("joint", **helpers),
         stage("decoder", "decoder"),
         stage(
             "reward", "decoder", "self_critical",
@@ -156,7 +162,7 @@ def test_all_objectives_make_a_model_that_serves(data, tmp_path, base_weights):
     file = plan(tmp_path, stages, concepts=6)
     out, work = tmp_path / "out", tmp_path / "work"
     flags = ["--uncaptioned", without, "--text", text, "--more-captions", more]
-    assert run(file, data, out, work, base_weights, *flags, teachers=[tiny_teacher()]) == 0
+    assert run(file, data, out, work, base_weights, *flags, teachers=[tiny_teacher(cells=3)]) == 0
 
     captioner = Captioner.load(out)
     caption = captioner.caption(data / "images" / "coffee_dev.jpg")
@@ -165,12 +171,13 @@ def test_all_objectives_make_a_model_that_serves(data, tmp_path, base_weights):
     assert {word.word for word in caption.words} <= known | {"tall"}
     kept = json.loads((out / "training.json").read_text())
     history = kept["history"]
-    assert [len(history[name]) for name in ("joint", "decoder", "reward")] == [3, 2, 2]
-    assert {"captions", "concepts", "features", "text", "dev"} <= set(history["joint"][1])
+    assert [len(history[name]) for name in ("top", "joint", "reward")] == [3, 2, 2]
+    for name in ("top", "joint"):
+        assert {"captions", "concepts", "features", "text", "dev"} <= set(history[name][1])
     assert {"captions", "dev"} <= set(history["decoder"][1])
     assert {"policy", "reward", "dev"} <= set(history["reward"][1])
     assert (work / "mixed10-int8.npy").exists()
-    assert kept["plan"]["stages"][0]["name"] == "joint"
+    assert kept["plan"]["stages"][0]["name"] == "top"
     weights = dict(np.load(out / "encoder.npz"))
     assert all(np.isfinite(array).all() for array in weights.values())
     with np.load(base_weights) as base:
@@ -399,22 +406,30 @@ def test_training_learns(data):
 
 
 def test_an_encoder_learns_the_features_of_its_teachers():
-    """On eight images the loss falls far below 1 + 1, what the mean of each feature would score."""
+    """The loss begins where ridge regression from its own features ends, and falls far below."""
     keras.utils.set_random_seed(1)
-    image = keras.Input((48, 48, 3))
-    grid = keras.layers.Conv2D(32, 16, 16, activation="relu")(image)
-    images = np.random.default_rng(0).uniform(-1, 1, (8, 48, 48, 3)).astype(np.float32)
-    teachers = FeatureTeachers([tiny_teacher(), tiny_teacher(24, 3)], images)
-    assert teachers(images).shape == (8, 3, 3, 8)
-    model = CaptioningModel(keras.Model(image, grid), Decoder(8, 32, 16, 2, 0.0))
+    image = keras.Input((64, 64, 3))
+    encoder = keras.Model(image, keras.layers.Conv2D(32, 16, 16, activation="relu")(image))
+    images = np.random.default_rng(0).uniform(-1, 1, (16, 64, 64, 3)).astype(np.float32)
+    teachers = FeatureTeachers([tiny_teacher(64), tiny_teacher(32, 3)])
+    features = np.asarray(teachers(images))
+    assert features.shape == (16, 2, 2, teachers.channels) == (16, 2, 2, 8)
+    projection = FeatureProjection(np.asarray(encoder(images)), features)
+    model = CaptioningModel(encoder, Decoder(8, 32, 16, 2, 0.0))
     none: list[list[list[int]]] = [[] for _ in images]
-    objective = CrossEntropy(model, none, max_words=5, teachers=teachers, feature_weight=0.5)
+    for source in (teachers, None):  # computed in the step, or stored beside the inputs
+        objective = CrossEntropy(
+            model, none, 5, teachers=source, projection=projection, feature_weight=0.5
+        )
+        batch = objective.batch(
+            range(16), {"inputs": images, "features": features}, np.random.default_rng(0)
+        )
+        losses = objective(batch)
+        assert float(losses["captions"]) == 0
+        assert 0.2 < float(losses["features"]) < 1  # 1 is what the mean of each feature scores
     objective.prepare_to_learn(keras.optimizers.Adam(3e-3))
-    batch = objective.batch(range(8), {"inputs": images}, np.random.default_rng(0))
     rows = [objective.train_on_batch(batch, return_dict=True) for _ in range(150)]
-    assert all(float(row["captions"]) == 0 for row in rows)
-    assert float(rows[0]["features"]) > 0.5
-    assert float(rows[-1]["features"]) < 0.2
+    assert float(rows[-1]["features"]) < 0.2 * float(rows[0]["features"])
 
 
 def test_concepts_are_recognised_and_used(data):
@@ -514,6 +529,18 @@ def test_sharpening_divides_the_logits():
     before = np.asarray(decoder(grid, words))
     decoder.sharpen(0.5)
     np.testing.assert_allclose(decoder(grid, words), 2 * before, rtol=1e-4, atol=1e-6)
+
+
+def test_the_part_behind_mixed8_continues_the_whole():
+    keras.utils.set_random_seed(2)
+    whole = build_encoder(input_size=SIZE, width=WIDTH)
+    weights = encoder_weights(whole, "float32")
+    x = np.random.default_rng(0).uniform(-1, 1, (1, SIZE, SIZE, 3)).astype(np.float32)
+    mixed8 = build_encoder("mixed8", input_size=SIZE, width=WIDTH)
+    behind = build_encoder(input_layer="mixed8", input_size=SIZE, width=WIDTH)
+    assert set_encoder_weights(mixed8, weights) == set_encoder_weights(behind, weights) == []
+    np.testing.assert_allclose(behind(mixed8(x)), whole(x), rtol=1e-4, atol=1e-5)
+    assert len([key for key in weights if key.endswith("kernel")]) == 94
 
 
 def test_stored_grids_go_on_where_they_stopped(data, tmp_path):

@@ -93,6 +93,7 @@ def _mixed9_to_mixed10(build: _Builder, x, last_pooling: str):  # type: ignore[n
 def build_encoder(
     output_layer: str = "mixed10",
     last_pooling: str = "max",
+    input_layer: str = "image",
     input_size: int = INPUT_SIZE,
     width: float = 1.0,
 ) -> keras.Model:
@@ -102,12 +103,14 @@ def build_encoder(
         output_layer: where the network ends, "mixed8" or "mixed10".
         last_pooling: "max" as in the network of 2015, or "average" as in `keras.applications`,
             in the pooling branch of mixed10.
+        input_layer: "image", or "mixed8" for the part behind it, which reads stored mixed8 grids.
         input_size: pixels of a side of the image.
         width: multiplies the filters of every convolution; below 1 for tests.
 
     Returns:
-        A model: images (batch, input_size, input_size, 3) in [-1, 1] -> (batch, rows, columns,
-        channels); at 299 pixels and full width 8 x 8 x 1280 at mixed8, 8 x 8 x 2048 at mixed10.
+        A model: images (batch, input_size, input_size, 3) in [-1, 1], or grids, -> (batch, rows,
+        columns, channels); at 299 pixels and full width 8 x 8 x 1280 at mixed8, 8 x 8 x 2048 at
+        mixed10.
     """
     if output_layer not in OUTPUT_LAYERS:
         raise ValueError(
@@ -116,9 +119,11 @@ def build_encoder(
     build = _Builder(width)
     inputs = keras.Input((input_size, input_size, 3), name="image")
     x = _stem_to_mixed8(build, inputs)
+    if input_layer == "mixed8":
+        inputs = x = keras.Input(x.shape[1:], name="mixed8_grid")
     if output_layer == "mixed10":
         x = _mixed9_to_mixed10(build, x, last_pooling)
-    return keras.Model(inputs, x, name=f"inception_v3_{output_layer}")
+    return keras.Model(inputs, x, name=f"{input_layer}_to_{output_layer}")
 
 
 def convolutions(encoder: keras.Model) -> dict[str, layers.Conv2D]:

@@ -40,30 +40,67 @@ class CaptionedTexts:
 
 
 class FeatureTeachers:
-    """Pretrained classifiers whose feature grids an encoder learns to give.
+    """Pretrained classifiers whose features an encoder learns to give, pooled to cells of 2 x 2.
 
     Args:
         networks: images in [-1, 1] -> a feature grid of the encoder's rows and columns.
-        sample: images (photos, size, size, 3), from which the scale of each feature is taken.
     """
 
-    def __init__(self, networks: Sequence[keras.Model], sample: np.ndarray) -> None:
+    def __init__(self, networks: Sequence[keras.Model]) -> None:
         self.networks = list(networks)
-        grids = np.concatenate([np.asarray(self(x[None])) for x in sample])
-        pooled = grids.mean((1, 2))
-        self.channels = grids.shape[-1]
-        # Features that are nearly always 0 would count for more than others.
-        self.mean, self.deviation = grids.mean((0, 1, 2)), grids.std((0, 1, 2)) + 0.02
-        self.pooled_deviation = pooled.std(0) + 0.01
+        self.channels = sum(network.output_shape[-1] for network in networks)
 
     def __call__(self, images: Any) -> Any:
-        """Images (photos, size, size, 3) -> (photos, rows, columns, channels of all) float32."""
+        """Images (photos, size, size, 3) -> (photos, rows / 2, columns / 2, channels) float32."""
         images = ops.cast(images, "float32")
         grids = [
             network(ops.image.resize(images, network.input_shape[1:3]), training=False)
             for network in self.networks
         ]
-        return ops.stop_gradient(ops.concatenate([ops.cast(g, "float32") for g in grids], -1))
+        whole = ops.concatenate([ops.cast(grid, "float32") for grid in grids], axis=-1)
+        return ops.stop_gradient(pooled(whole))
+
+
+def pooled(grid: Any) -> Any:
+    """(photos, rows, columns, channels) -> cells of 2 x 2, the odd last row and column left out."""
+    return ops.average_pool(grid, 2, strides=2, padding="valid")
+
+
+class FeatureProjection(layers.Layer):
+    """Predicts the teachers' features, standardised, from a cell of the encoder's grid.
+
+    It is fitted by ridge regression before training. From random weights the encoder would first
+    learn to please a projection that means nothing.
+
+    Args:
+        grids: of the encoder for a sample of photos, (photos, rows, columns, channels).
+        features: of the teachers for the same photos, as `FeatureTeachers` gives them.
+    """
+
+    def __init__(self, grids: np.ndarray, features: np.ndarray) -> None:
+        super().__init__(name="projection")
+        means = features.mean((1, 2))
+        # Features that are nearly always 0 would count for more than others.
+        self.mean, self.deviation = features.mean((0, 1, 2)), features.std((0, 1, 2)) + 0.02
+        self.deviation_of_means = means.std(0) + 0.01
+        x, wanted = grids.astype(np.float32).mean((1, 2)), (means - self.mean) / self.deviation
+        x_mean, wanted_mean = x.mean(0), wanted.mean(0)
+        x = x - x_mean
+        ridge = 0.1 * np.square(x).sum() / x.shape[1]
+        kernel = np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ (wanted - wanted_mean))
+        self.dense = layers.Dense(features.shape[-1], name="dense")
+        self.dense.build((None, None, None, x.shape[1]))
+        self.dense.kernel.assign(kernel)
+        self.dense.bias.assign(wanted_mean - x_mean @ kernel)
+        self.built = True
+
+    def loss(self, grid: Any, features: Any) -> Any:
+        """Mean squared error of standardised features, in the cells plus in their means."""
+        features = ops.cast(features, "float32")
+        given = pooled(ops.cast(self.dense(grid), "float32"))
+        error = given - (features - self.mean) / self.deviation
+        of_means = ops.mean(error, axis=(1, 2)) * (self.deviation / self.deviation_of_means)
+        return ops.mean(ops.square(error)) + ops.mean(ops.square(of_means))
 
 
 class CrossEntropy(Objective):
@@ -77,8 +114,9 @@ class CrossEntropy(Objective):
         label_smoothing: see `negative_log_likelihood`.
         concepts: ids of the concepts, as many as the decoder has; empty for a decoder without.
         concept_weight: of their binary cross-entropy, summed over the concepts.
-        teachers: of features; None for none.
-        feature_weight: of the mean squared error of standardised features, in the grid and pooled.
+        teachers: of features; None where they are in the inputs, as "features".
+        projection: from the encoder's grid to their features; None for no feature loss.
+        feature_weight: of `FeatureProjection.loss`.
         texts: captions without photos; None for none.
         text_weight: of their cross-entropy.
     """
@@ -93,6 +131,7 @@ class CrossEntropy(Objective):
         concepts: Sequence[int] = (),
         concept_weight: float = 0.0,
         teachers: FeatureTeachers | None = None,
+        projection: FeatureProjection | None = None,
         feature_weight: float = 0.0,
         texts: CaptionedTexts | None = None,
         text_weight: float = 0.0,
@@ -101,19 +140,17 @@ class CrossEntropy(Objective):
         self.captions, self.max_words = captions, max_words
         self.captions_per_photo, self.label_smoothing = captions_per_photo, label_smoothing
         self.concepts, self.concept_weight = list(concepts), concept_weight
-        self.teachers, self.feature_weight = teachers, feature_weight
+        self.teachers, self.projection = teachers, projection
+        self.feature_weight = feature_weight
         self.texts, self.text_weight = texts, text_weight
         self.shares = concept_shares(captions, concepts) if concept_weight else None
-        if teachers:
-            self.projection = layers.Dense(teachers.channels, name="projection")
-            self.projection.build((None, None, None, model.decoder.channels))
 
     def batch(
         self, photos: Sequence[int], inputs: Mapping[str, np.ndarray], rng: np.random.Generator
     ) -> Batch:
         own = [self.captions[photo] for photo in photos]
         words, targets, weights = word_arrays(own, self.captions_per_photo, self.max_words, rng)
-        batch = {"inputs": inputs["inputs"], "words": words, "targets": targets, "weights": weights}
+        batch = {**inputs, "words": words, "targets": targets, "weights": weights}
         if self.shares is not None:
             batch["shares"] = self.shares[np.asarray(photos)]
             batch["captioned"] = np.array([bool(captions) for captions in own], np.float32)
@@ -134,9 +171,9 @@ class CrossEntropy(Objective):
         losses = {"captions": self._loss(logits, batch["targets"], batch["weights"])}
         if self.shares is not None:
             losses["concepts"] = self.concept_weight * self._concept_loss(grid, batch, training)
-        if self.teachers:
-            loss = self._feature_loss(self.teachers, grid, batch["inputs"])
-            losses["features"] = self.feature_weight * loss
+        if self.projection:
+            features = self.teachers(batch["inputs"]) if self.teachers else batch["features"]
+            losses["features"] = self.feature_weight * self.projection.loss(grid, features)
         if self.texts:
             # In place of a photo: a grid of zeros.
             nothing = ops.zeros((self.texts.batch_size, *grid.shape[1:]), grid.dtype)
@@ -157,11 +194,3 @@ class CrossEntropy(Objective):
         each = ops.softplus(logits) - logits * batch["shares"]
         captioned = batch["captioned"]
         return ops.sum(ops.sum(each, axis=-1) * captioned) / ops.maximum(ops.sum(captioned), 1.0)
-
-    def _feature_loss(self, teachers: FeatureTeachers, grid: Any, images: Any) -> Any:
-        wanted = teachers(images)
-        given = ops.cast(self.projection(grid), "float32")  # standardised already
-        loss = ops.mean(ops.square(given - (wanted - teachers.mean) / teachers.deviation))
-        given = ops.mean(given, axis=(1, 2)) * teachers.deviation + teachers.mean
-        difference = given - ops.mean(wanted, axis=(1, 2))
-        return loss + ops.mean(ops.square(difference / teachers.pooled_deviation))
