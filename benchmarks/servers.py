@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import websocket
 
-from captioner.settings import PREFIXES
+from common.settings import PREFIXES
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = {"relay": "SocketIO_server/server.py", "app1": "app1/app.py", "app2": "app2/app.py"}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from captioner.settings import PREFIXES, Settings
+from common.settings import PREFIXES, Settings
 
 if TYPE_CHECKING:
     from tests.chromium import Chromium

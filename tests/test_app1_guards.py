@@ -8,7 +8,7 @@ from werkzeug.datastructures import Headers
 from app1 import guards
 from app1.guards import DeleteTokens, RateLimiter, refuse_other_sites
 from app1.problems import ForbiddenError, TooManyRequestsError
-from captioner.settings import Rate
+from common.parsers import Rate
 
 
 class Clock:

@@ -22,7 +22,8 @@ from werkzeug.test import TestResponse
 from app1.app import App1, create_app
 from app1.publisher import RelayError
 from app1.uploads import MAX_PICTURES
-from captioner import Captioner, Settings
+from captioner import Captioner
+from common.settings import Settings
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

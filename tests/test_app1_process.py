@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from app1.serving import CONNECTIONS
+from common.waitress_server import CONNECTIONS
 from tests.conftest import ROOT, Server
 from tests.relay_support import Client, Relay
 

@@ -19,7 +19,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from app2.app import create_app
-from captioner.settings import PREFIXES, Settings
+from common.settings import PREFIXES, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SOCKET_IO = (
@@ -27,14 +27,14 @@ SOCKET_IO = (
 )
 OWN_SCRIPTS = sorted(
     path
-    for folder in ("app1/static", "app2/static", "pages/static")
+    for folder in ("app1/static", "app2/static", "common/pages/static")
     for path in (ROOT / folder).glob("*.js")
     if path.name != "socket.io.min.js"
 )
 PAGES = [ROOT / "app1/templates/index.html", ROOT / "app2/templates/wall.html"]
 STYLES = sorted(
     path
-    for folder in ("app1/static", "app2/static", "pages/static")
+    for folder in ("app1/static", "app2/static", "common/pages/static")
     for path in (ROOT / folder).glob("*.css")
 )
 

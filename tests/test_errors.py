@@ -7,6 +7,7 @@ import inspect
 import pytest
 
 from captioner import errors
+from common.errors import SettingsError
 
 
 @pytest.mark.parametrize(
@@ -33,4 +34,4 @@ def test_every_error_has_a_title_of_its_own() -> None:
 
 
 def test_settings_errors_end_a_program_with_status_2() -> None:
-    assert errors.SettingsError.exit_status == 2
+    assert SettingsError.exit_status == 2

@@ -22,8 +22,8 @@ from PIL import Image
 from selenium.webdriver.common.keys import Keys
 from werkzeug.serving import make_server
 
-from captioner import Settings
-from pages import share_pages
+from common.pages import share_pages
+from common.settings import Settings
 from tests.chromium import Chromium
 
 pytestmark = pytest.mark.browser
@@ -314,7 +314,7 @@ def test_a_model_that_cannot_tell_claims_no_chance(
 
 def test_the_chance_is_in_the_same_words_with_a_script_and_without(page: Chromium) -> None:
     chances = [0, 0.0001, 0.049, 0.05, 0.1499, 0.15, 0.25, 0.35, 0.45, 0.65, 0.7166, 0.949, 0.95, 1]
-    macros = Environment(loader=FileSystemLoader(ROOT / "pages" / "templates"), autoescape=True)
+    macros = Environment(loader=FileSystemLoader(ROOT / "common/pages/templates"), autoescape=True)
     written = macros.get_template("sureness.html").module
     spoken = page.run(
         "return import('/shared/format.js').then(m => arguments[0].map(m.odds))", chances

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from captioner.cli import COMMANDS
-from captioner.settings import table
+from common.settings import table
 from docs import results
 
 ROOT = Path(__file__).resolve().parent.parent

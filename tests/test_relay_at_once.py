@@ -17,8 +17,8 @@ from engineio.packet import MESSAGE, Packet
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, TextMessage
 
+from common.listening import listen
 from SocketIO_server.at_once import DirectSocket, Line, frame_of
-from SocketIO_server.server import listen
 from tests.relay_support import JPEG, TOKEN, Client, Relay, WireClient, numbers, wait_until
 
 StartRelay = Callable[..., Relay]
@@ -153,7 +153,7 @@ def test_while_somebody_writes_nobody_else_does() -> None:
 
 def test_the_end_of_a_message_does_not_wait_for_an_acknowledgement() -> None:
     with (
-        closing(listen("127.0.0.1", 0)) as listener,
+        closing(listen("127.0.0.1", 0, "RELAY")) as listener,
         socket.create_connection(listener.getsockname()[:2]),
         listener.accept()[0] as ours,
     ):

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import websocket
 
-from captioner.settings import Settings
-from SocketIO_server.origins import Origins
+from common.hosts import Origins
+from common.settings import Settings
 from tests.relay_support import JPEG, TOKEN, Client, Relay, WireClient
 
 CAPTIONS = [

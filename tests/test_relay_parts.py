@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from captioner.settings import Settings
+from common.settings import Settings
 from SocketIO_server import async_modes, bounds, history, messages
 from SocketIO_server.application import create_app
 from SocketIO_server.events import TokenBucket

@@ -283,7 +283,7 @@ def test_it_runs_as_a_module_too() -> None:
 def test_no_library_complains_at_start(tmp_path: Path) -> None:
     """With warnings as errors: only the one deprecation that we know of is silenced."""
     program = (
-        "import sys; from captioner.settings import Settings;"
+        "import sys; from common.settings import Settings;"
         "from SocketIO_server import async_modes;"
         "settings = Settings.from_environment(); async_modes.prepare(settings);"
         "from SocketIO_server.application import create_app; create_app(settings);"

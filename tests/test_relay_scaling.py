@@ -21,7 +21,7 @@ import psutil
 import pytest
 import websocket
 
-from captioner.settings import Settings
+from common.settings import Settings
 from SocketIO_server import async_modes
 from SocketIO_server.application import create_app
 from SocketIO_server.bounds import MAX_WAITING

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from captioner import settings
+from common import settings
 from docs import scaling
 
 PAGE = (scaling.FOLDER / "scaling.md").read_text(encoding="utf-8")

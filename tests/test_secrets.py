@@ -10,7 +10,7 @@ from flask_socketio import ConnectionRefusedError as Refused
 
 from app1.guards import DeleteTokens
 from app1.problems import ForbiddenError
-from captioner.settings import Settings
+from common.settings import Settings
 from SocketIO_server.application import create_app
 
 

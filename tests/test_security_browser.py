@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from app1.app import App1, create_app
-from app1.serving import PageServer
-from captioner import Captioner, Settings
+from captioner import Captioner
 from captioner.captioner import Caption
+from common.settings import Settings
+from common.waitress_server import PageServer
 from tests.chromium import Chromium
 from tests.conftest import ROOT, Server
 from tests.relay_support import TOKEN, Client, Relay, free_port, wait_until
@@ -76,7 +77,7 @@ def pages(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     }
     app2 = Server(ROOT / "app2" / "app.py", environment)
     parts = App1(Settings.from_environment(environment), lambda: HostileCaptioner.load(tiny_model))
-    server = PageServer(create_app(parts), "127.0.0.1", app1_port, waiting=4)
+    server = PageServer(create_app(parts), "127.0.0.1", app1_port, "APP1", waiting=4)
     server.start()
     parts.start()
     wait_until(lambda: parts.worker.ready)

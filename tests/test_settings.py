@@ -10,16 +10,11 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from captioner.errors import SettingsError
-from captioner.settings import (
-    SECRET_FILE,
-    Rate,
-    Settings,
-    http_url,
-    is_loopback,
-    is_wildcard,
-    table,
-)
+from common.errors import SettingsError
+from common.hosts import http_url, is_loopback, is_wildcard
+from common.parsers import Rate
+from common.settings import SECRET_FILE, Settings, table
+from common.state import make_state_folder, publisher_token
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = {"CAPTIONER_STATE": "/somewhere/state"}
@@ -185,7 +180,7 @@ def test_unset_and_empty_token_differ() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost", "::1"])
 def test_open_publishing_on_loopback(host: str) -> None:
     settings = Settings.from_environment({**STATE, "RELAY_TOKEN": "", "RELAY_HOST": host})
-    assert settings.publisher_token() == ""
+    assert publisher_token(settings) == ""
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "my-box.local"])  # noqa: S104
@@ -264,9 +259,9 @@ def test_secret_is_made_once_and_private(tmp_path: Path) -> None:
     state = tmp_path / "new" / "state"
     settings = Settings.from_environment({"CAPTIONER_STATE": str(state)})
     assert not state.exists()
-    token = settings.publisher_token()
+    token = publisher_token(settings)
     assert len(token) >= 32
-    assert settings.publisher_token() == token
+    assert publisher_token(settings) == token
     assert [path.name for path in state.iterdir()] == [SECRET_FILE]
     assert (state / SECRET_FILE).stat().st_mode & 0o777 == 0o600
     assert state.stat().st_mode & 0o777 == 0o700
@@ -275,14 +270,15 @@ def test_secret_is_made_once_and_private(tmp_path: Path) -> None:
 def test_secret_that_others_could_read_is_made_private_again(tmp_path: Path) -> None:
     (tmp_path / SECRET_FILE).write_text("abc\n")
     (tmp_path / SECRET_FILE).chmod(0o644)
-    assert Settings.from_environment({"CAPTIONER_STATE": str(tmp_path)}).publisher_token() == "abc"
+    assert publisher_token(Settings.from_environment({"CAPTIONER_STATE": str(tmp_path)})) == "abc"
     assert (tmp_path / SECRET_FILE).stat().st_mode & 0o777 == 0o600
 
 
 def test_processes_that_start_together_share_one_secret(tmp_path: Path) -> None:
     program = (
-        "import sys; from captioner.settings import Settings; s = Settings.from_environment();"
-        "print('ready', flush=True); sys.stdin.readline(); print(s.publisher_token())"
+        "import sys; from common.settings import Settings;"
+        "from common.state import publisher_token; s = Settings.from_environment();"
+        "print('ready', flush=True); sys.stdin.readline(); print(publisher_token(s))"
     )
     environment = {
         **os.environ,
@@ -319,21 +315,22 @@ def test_secret_that_cannot_be_kept(tmp_path: Path) -> None:
     for state in (tmp_path / "file", tmp_path / "file" / "state"):
         settings = Settings.from_environment({"CAPTIONER_STATE": str(state)})
         with pytest.raises(SettingsError, match="CAPTIONER_STATE"):
-            settings.publisher_token()
+            publisher_token(settings)
         with pytest.raises(SettingsError, match="CAPTIONER_STATE"):
-            settings.make_state_folder()
+            make_state_folder(settings)
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe"])
 def test_secret_that_is_no_secret(tmp_path: Path, content: bytes) -> None:
     (tmp_path / SECRET_FILE).write_bytes(content)
     with pytest.raises(SettingsError, match="remove"):
-        Settings.from_environment({"CAPTIONER_STATE": str(tmp_path)}).publisher_token()
+        publisher_token(Settings.from_environment({"CAPTIONER_STATE": str(tmp_path)}))
 
 
 def test_no_web_and_no_model_comes_with_the_settings() -> None:
     program = (
-        "import sys, captioner.settings; heavy = {'flask', 'cv2', 'numpy', 'ai_edge_litert'};"
+        "import sys, common.settings, common.state;"
+        "heavy = {'flask', 'cv2', 'numpy', 'ai_edge_litert'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     output = subprocess.run(

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from waitress.server import create_server
 
-from pages.strict_http import ProblemTask, StrictChannel
+from common.waitress_server import ProblemTask, StrictChannel
 
 REFUSED = b"GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"
 

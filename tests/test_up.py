@@ -13,16 +13,22 @@ from pathlib import Path
 
 import pytest
 
-from captioner import up
-from captioner.settings import Settings
-from captioner.up import SERVERS, PortTakenError, is_answered_by_another, is_taken, with_free_ports
+from common import supervisor
+from common.settings import Settings
+from common.supervisor import (
+    SERVERS,
+    PortTakenError,
+    is_answered_by_another,
+    is_taken,
+    with_free_ports,
+)
 from tests.conftest import ROOT, Server
 
 # Reads the same settings as the real servers; the file `NAME.does` beside it says how it behaves.
 FAKE_SERVER = """
     import http.server, os, signal, sys
     from pathlib import Path
-    from captioner.settings import Settings
+    from common.settings import Settings
 
     script = Path(__file__)
     name, deeds = script.stem, script.with_suffix(".does").read_text().splitlines()
@@ -62,14 +68,15 @@ FAKE_SERVER = """
 DRIVER = """
     import dataclasses, sys
     from pathlib import Path
-    from captioner import cli, up
+    from captioner import cli
+    from common import supervisor
 
     scripts = {path.stem: path for path in Path(__file__).parent.glob("*.py")}
-    up.SERVERS = tuple(
+    supervisor.SERVERS = tuple(
         dataclasses.replace(server, script=scripts.get(server.name, server.script))
-        for server in up.SERVERS
+        for server in supervisor.SERVERS
     )
-    up.PAUSES = (0.01,)
+    supervisor.PAUSES = (0.01,)
     sys.exit(cli.main())
 """
 
@@ -249,8 +256,8 @@ class TestPorts:
     def taken(self, monkeypatch: pytest.MonkeyPatch) -> set[int]:
         """The ports that count as taken."""
         ports: set[int] = set()
-        monkeypatch.setattr(up, "is_taken", lambda host, port: port in ports)
-        monkeypatch.setattr(up, "is_answered_by_another", lambda host, port: False)
+        monkeypatch.setattr(supervisor, "is_taken", lambda host, port: port in ports)
+        monkeypatch.setattr(supervisor, "is_answered_by_another", lambda host, port: False)
         return ports
 
     def chosen(

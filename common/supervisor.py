@@ -28,8 +28,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from captioner.errors import CaptionerError
-from captioner.settings import Settings, http_url, is_wildcard, table
+from common.errors import CaptionerError
+from common.hosts import http_url, is_wildcard
+from common.settings import Settings, table
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 NEXT_PORTS = 100  # how far a taken port may move

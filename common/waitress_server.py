@@ -1,32 +1,32 @@
-"""Serves app1 with Waitress: sizes it so that our own queue is what fills, and drains at the end.
+"""The Waitress server of both pages: strict HTTP, bounded connections, and a clean end.
 
-Waitress has one thread that talks to all sockets and a pool of threads that run requests. A request
-occupies a thread of the pool only once it is there completely, so slow senders cost none; an upload
-that waits for its turn does. So the pool has a thread for each upload that may wait, and some to
-spare for everything else: health checks are answered, and the upload too many is told so, at once.
+Waitress has one thread for all sockets and a pool of threads that run requests. A request takes a
+thread of the pool only when it has arrived completely, so slow senders take none. An upload that
+waits for its turn takes one. So the pool has a thread for each upload that may wait, and spare ones
+for everything else: health checks and refused uploads are answered at once.
 
-Slow senders cost a connection each, though, and those are bounded too. So when there are too many,
-a new one costs the one that has taken longest to say something whole: whoever comes with a short
-request gets through.
+Slow senders take a connection each, so connections are bounded too. When there are too many, a new
+one closes the oldest that has sent no complete request; a short request always gets through.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import socket
+import signal
+import threading
 import time
 from collections.abc import Collection
-from threading import Thread
 from typing import Any
 
 from flask import Flask
 from waitress.buffers import OverflowableBuffer
 from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import create_server
+from waitress.task import ErrorTask
 from waitress.wasyncore import close_all
 
-from pages.strict_http import StrictChannel, StrictParser
+from common.listening import listen, raise_file_limit
+from common.problems import PROBLEM_TYPE, SECURITY_HEADERS, problem_json
 
 SPARE_THREADS = 16
 CROWDED = 350  # connections from which on a new one costs an old one
@@ -39,12 +39,51 @@ LONGEST_BODY_BYTES = 2**30
 RECEIVE_BYTES = 64 * 1024  # at a time; Waitress's own 8 KiB means thousands of turns for a photo
 
 
+class StrictParser(HTTPRequestParser):
+    """Refuses requests of which another server, such as a proxy, may see another end than we do."""
+
+    # Waitress logs the path of a request whose client has gone; a refused one has none.
+    path = ""
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """Raises ParsingError, at which Waitress answers 400 and closes the connection."""
+        if header_plus.lower().count(b"transfer-encoding:") > 1:
+            raise ParsingError("A request has one Transfer-Encoding at most.")
+        try:
+            super().parse_header(header_plus)
+        except ValueError as error:  # half an IPv6 address, or a length of 5,000 digits
+            raise ParsingError("A number or an address in the request is malformed.") from error
+        if self.chunked and "CONTENT_LENGTH" in self.headers:  # RFC 9112, section 6.1
+            raise ParsingError("Content-Length and Transfer-Encoding do not go together.")
+
+
+class ProblemTask(ErrorTask):
+    """Waitress's own errors as problem JSON; they never reach the app and its headers."""
+
+    def execute(self) -> None:
+        """Answer, and close the connection: the next request may begin anywhere."""
+        error = self.request.error
+        body = problem_json(error.code, error.reason, error.body)
+        self.status = f"{error.code} {error.reason}"
+        self.response_headers += [("Content-Type", PROBLEM_TYPE), *SECURITY_HEADERS.items()]
+        self.content_length = len(body)
+        self.set_close_on_finish()
+        self.write(body)
+
+
+class StrictChannel(HTTPChannel):
+    """A connection that refuses what `StrictParser` refuses, with problem JSON."""
+
+    parser_class = StrictParser
+    error_task_class = ProblemTask
+
+
 class _LimitedBuffer(OverflowableBuffer):
-    """Counts all of a request body but keeps none of it beyond a limit.
+    """Counts all of a request body but keeps nothing of one that is longer than a limit.
 
     Waitress itself answers in the middle of a body that is too long, and closes; most clients are
-    still sending then, and report a broken connection instead of the answer. Read to the end and
-    thrown away, the body costs no disk, and the app's own sentence arrives.
+    still sending then, and report a broken connection instead of the answer. This reads the body to
+    the end and throws it away: it takes no disk, and the app's own sentence arrives.
     """
 
     def __init__(self, overflow: int, limit: int) -> None:
@@ -65,11 +104,11 @@ class _LimitedBuffer(OverflowableBuffer):
 
 
 def _make_room(channels: Collection[HTTPChannel]) -> None:
-    """Where there are too many connections, close the oldest that no answer is on its way to."""
+    """Close the oldest connection without a complete request if there are too many."""
     if len(channels) > CROWDED:
         idle = [c for c in channels if not (c.requests or c.total_outbufs_len or c.will_close)]
         if idle:
-            # not closed here, where its descriptor may still be among those that the poll told of
+            # closed later: its descriptor may still be among the results of this poll
             min(idle, key=lambda channel: channel.creation_time).will_close = True
 
 
@@ -78,15 +117,16 @@ class PageServer:
 
     Args:
         app: answers a body longer than its MAX_CONTENT_LENGTH with 413, unread.
+        server: the prefix of its settings, APP1 or APP2.
         waiting: how many requests may wait for something else at once.
 
     Raises:
-        OSError: the port cannot be had.
+        CannotListenError: the port is taken, or the address is not this machine's.
     """
 
-    def __init__(self, app: Flask, host: str, port: int, waiting: int) -> None:
+    def __init__(self, app: Flask, host: str, port: int, server: str, waiting: int = 0) -> None:
         longest = app.config["MAX_CONTENT_LENGTH"]
-        _raise_file_limit()
+        raise_file_limit(FILES)
 
         class Parser(StrictParser):
             def parse_header(self, header_plus: bytes) -> None:
@@ -103,7 +143,7 @@ class PageServer:
 
         self._server = create_server(
             app,
-            sockets=[_bind(host, port)],
+            sockets=[listen(host, port, server)],
             ident=None,
             threads=waiting + SPARE_THREADS,
             connection_limit=CONNECTIONS,
@@ -116,7 +156,7 @@ class PageServer:
             asyncore_use_poll=True,  # select() stops at descriptor 1024
         )
         self._server.channel_class = Channel
-        self._thread = Thread(target=self._server.run, name="sockets", daemon=True)
+        self._thread = threading.Thread(target=self._server.run, name="sockets", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -153,33 +193,18 @@ class PageServer:
         close_all(self._server._map, ignore_all=True)
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    """A socket on one address: of a name that stands for several, the first of IPv4.
+def set_on_signal(stop: threading.Event) -> None:
+    """Let SIGTERM and SIGINT set `stop`. The same signal again ends the process at once."""
 
-    Waitress would make one for each, and share nothing between them that we could drain.
-    """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = min(found, key=lambda f: f[0] != socket.AF_INET)
-    bound = socket.socket(family, kind, protocol)
-    try:
-        if os.name == "posix":  # elsewhere it would let two servers share a port
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            with contextlib.suppress(OSError):  # "::" is for IPv4 too, where the system can
-                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        bound.bind(address)
-    except OSError:
-        bound.close()
-        raise
-    return bound
+    def end(signal_number: int, frame: object) -> None:
+        signal.signal(signal_number, signal.SIG_DFL)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
 
 
-def _raise_file_limit() -> None:
-    """Some systems begin with 256 open files a process, and let it ask for more."""
-    with contextlib.suppress(ImportError, ValueError, OSError):  # Windows has no such limit
-        import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft != resource.RLIM_INFINITY and soft < FILES:
-            most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+def wait_for(stop: threading.Event) -> None:
+    """Wait until `stop` is set."""
+    while not stop.wait(1):  # with a timeout, since on Windows no signal interrupts one without
+        pass
