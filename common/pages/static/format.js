@@ -8,7 +8,7 @@ export function percent(probability) {
   return `${Math.round(value)}%`;
 }
 
-/** Show on a caption's element how sure the model is; parts as in pages/templates/sureness.html. */
+/** Show on a caption's element how sure the model is; parts as in common/pages/templates/sureness.html. */
 export function showSureness(element, { confident, sureness }) {
   const verdict = element.querySelector(".verdict");
   verdict.hidden = typeof confident !== "boolean";
@@ -19,7 +19,7 @@ export function showSureness(element, { confident, sureness }) {
   element.querySelector(".odds").textContent = known ? odds(sureness) : "";
 }
 
-/** The chance that a caption is right, in words; as in pages/templates/sureness.html. */
+/** The chance that a caption is right, in words; as in common/pages/templates/sureness.html. */
 export function odds(chance) {
   const tenths = Math.floor(10 * chance + 0.5);
   if (chance === 0) return "Unlike the photos that the model knows";
