@@ -60,7 +60,6 @@ class Program:
 
     Attributes:
         lines: what it has written to stdout and stderr since it was started last.
-        seconds: from its start to the line in which it said that it was ready.
     """
 
     def __init__(self, script: Path, environment: Mapping[str, object], *arguments: str) -> None:
@@ -73,8 +72,8 @@ class Program:
         """Start it, again after an end if need be; `wait_ready` waits until it is ready."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(PREFIXES)}
         self.lines: list[str] = []
-        self.seconds: float | None = None
         self._started = time.perf_counter()
+        self._ready: float | None = None  # seconds from the start
         self.process = subprocess.Popen(
             [sys.executable, self.script.name, *self.arguments],
             cwd=self.script.parent,
@@ -90,21 +89,22 @@ class Program:
         assert self.process.stdout is not None
         with self.process.stdout as stream:
             for line in stream:
-                if self.seconds is None and " ready on http" in line:
-                    self.seconds = time.perf_counter() - self._started
+                if self._ready is None and " ready on http" in line:
+                    self._ready = time.perf_counter() - self._started
                 self.lines.append(line.rstrip("\n"))
 
     @property
     def output(self) -> str:
         return "\n".join(self.lines)
 
-    def wait_ready(self, seconds: float = 60) -> None:
-        """Until it says on stdout that it is ready."""
+    def wait_ready(self, seconds: float = 60) -> float:
+        """Until it says on stdout that it is ready; how many seconds after its start that was."""
         until = time.monotonic() + seconds
-        while self.seconds is None:
+        while self._ready is None:
             assert self.process.poll() is None, f"{self.script} has ended:\n{self.output}"
             assert time.monotonic() < until, f"{self.script} is not ready:\n{self.output}"
             time.sleep(0.005)
+        return self._ready
 
     def wait_ended(self, seconds: float = 60) -> int:
         """Its exit status, after its last line has been read."""

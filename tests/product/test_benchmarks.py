@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from benchmarks import machine, table
 from benchmarks.captions import Clock, TimedEngine, staged
 from benchmarks.photos import photo_of_12_megapixels, photos, unlike_any_other
-from benchmarks.servers import MemoryWatch, Server, Viewer, settings
+from benchmarks.servers import MemoryWatch, Viewer, settings
 from benchmarks.serving import Photos, crowded, in_a_loop, one_at_a_time
 from captioner import Captioner
 from captioner.model_folder import ModelFolder
 from captioner.picture import read_picture
+from tests.kit.servers import Server
 
 
 def test_ways_take_turns_and_the_first_turn_does_not_count() -> None:
@@ -80,6 +81,8 @@ def test_each_part_of_a_caption_is_timed_once_a_photo(tiny_model: Path) -> None:
 def servers(tiny_model: Path, tmp_path: Path) -> Any:
     environment = settings(tmp_path / "state", CAPTIONER_MODEL=str(tiny_model))
     started = {name: Server(name, environment) for name in ("relay", "app1")}
+    for server in started.values():
+        server.wait_ready()
     yield started
     for server in started.values():
         server.stop()
@@ -106,7 +109,7 @@ def test_a_loop_ends(tiny_model: Path) -> None:
 
 
 def test_memory_is_sampled_until_it_is_closed() -> None:
-    watch = MemoryWatch(psutil.Process(), every=0.001)
+    watch = MemoryWatch(os.getpid(), every=0.001)
     while len(watch.samples) < 3:
         pass
     watch.close()
