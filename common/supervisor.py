@@ -1,12 +1,10 @@
-"""`captioner up`: starts the relay, app1 and app2, watches over them, and stops them together.
+"""`captioner up`: starts the relay, app1 and app2, watches them, and stops them together.
 
-Each server is a process of its own, started as a person would (`cd app1 && python app.py`), in a
-process group of its own, so that Ctrl-C reaches this process alone and the servers are stopped
-in order. One that dies is started again, after a pause that grows; one that cannot start, or dies
-again and again, ends all three with its last words and its exit status. On Linux the servers do not
-outlive this process, however it ends.
-
-This file knows no Flask and no model; it knows settings, ports and processes.
+Each server is a process of its own, started as a person would (`cd app1 && python app.py`), in its
+own process group, so that Ctrl-C reaches only this process, which then stops the servers in order.
+A server that dies is started again, after a pause that grows. One that cannot start, or dies again
+and again, ends all three with its last line and its exit status. On Linux the servers end with this
+process, however it ends.
 """
 
 from __future__ import annotations
@@ -37,8 +35,8 @@ NEXT_PORTS = 100  # how far a taken port may move
 STOP_SECONDS = 40  # app1 finishes what it has accepted, for 30 seconds at most
 PAUSES = (0.5, 1, 2, 4, 8, 15, 30)  # seconds before the next start, by deaths in a row
 LONG_LIFE = 60  # seconds after which a death is not one in a row
-DEATHS = 5  # in a row, then it is for good
-SLOW_SECONDS = 60  # after which it says what it waits for
+DEATHS = 5  # in a row, after which all servers are stopped
+SLOW_SECONDS = 60  # after which it prints what it waits for
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class PortTakenError(CaptionerError):
 
 
 class StoppedError(CaptionerError):
-    """A server ended for good; `exit_status` is its own."""
+    """A server ended and is not started again; `exit_status` is its own."""
 
     title = "A server ended"
 
@@ -89,11 +87,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run until Ctrl-C or SIGTERM (0), or until a server ends for good (its exit status).
+    """Run until Ctrl-C or SIGTERM (0), or until a server fails (its exit status).
 
     Raises:
         CaptionerError: a setting is wrong (exit status 2), a port that was set is taken (1), or a
-            server has ended for good.
+            server has failed.
     """
     flags = {name: getattr(args, name) for name, _, _ in table()}
     given = {name: value for name, value in flags.items() if value is not None}
@@ -101,7 +99,7 @@ def main(args: argparse.Namespace) -> int:
     if missing := [server.script for server in SERVERS if not server.script.exists()]:
         raise CaptionerError(f"There is no {missing[0]}; run this from a whole checkout.")
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # whatever the servers write, it is shown
+        sys.stdout.reconfigure(errors="backslashreplace")  # show all that the servers write
     log = Log(sys.stdout)
     settings = with_free_ports(settings, SERVERS, log.say)
     Supervisor(settings, SERVERS, log).run()
@@ -120,7 +118,7 @@ class Log:
         prefix = f"{name:<9} |"
         if self._colours:
             prefix = f"\033[{colour}m{prefix}\033[0m"
-        # a reader or terminal that has gone is no reason to leave servers behind
+        # go on without the reader or terminal: the servers must still be stopped
         with self._lock, contextlib.suppress(OSError):
             print(prefix, line, file=self._stream, flush=True)
 
@@ -168,7 +166,7 @@ def with_free_ports(
 
 
 def is_taken(host: str, port: int) -> bool:
-    """Whether another program listens there. What else is wrong with a host, its server says."""
+    """Whether another program listens there; a server reports other errors of its host itself."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.create_server((host, port), family=family):
@@ -181,7 +179,7 @@ def is_answered_by_another(host: str, port: int) -> bool:
     """Whether a browser of this machine would reach another program there, taken or not.
 
     macOS listens on port 5000 of all addresses and still lets others listen on one of them; then
-    macOS is what answers on `localhost`.
+    macOS answers on `localhost`.
     """
     names = ("127.0.0.1", "::1")
     if host in (*names, "localhost") or is_wildcard(host):
@@ -196,7 +194,7 @@ def is_answered_by_another(host: str, port: int) -> bool:
 
 @dataclass
 class _Child:
-    """A server's process, and what is known of it."""
+    """A server's process and its state."""
 
     server: Server
     process: subprocess.Popen[bytes] | None = None
@@ -210,9 +208,9 @@ class _Child:
 
 
 class Supervisor:
-    """Runs servers until it is told to stop, or until one of them ends for good.
+    """Runs servers until a signal stops it, or until one of them fails.
 
-    `run` has to be called in the main thread, whose end the servers would not outlive.
+    Call `run` in the main thread: on Linux the servers end with the thread that started them.
     """
 
     def __init__(self, settings: Settings, servers: Sequence[Server], log: Log) -> None:
@@ -225,7 +223,7 @@ class Supervisor:
         """Start all, print the addresses when all are ready, and return after SIGINT or SIGTERM.
 
         Raises:
-            StoppedError: a server has ended for good; the others have been stopped.
+            StoppedError: a server has failed; the others have been stopped.
         """
         with self._handling_signals():
             began = time.monotonic()
@@ -293,7 +291,7 @@ class Supervisor:
                     self._log.say(line, child.server.name, child.server.colour)
 
     def _watch(self, child: _Child) -> None:
-        """One look at a server: start it again if it is time, see whether it is ready or dead."""
+        """Start a server again if it is time, and see whether it is ready or dead."""
         if child.process is None:
             if time.monotonic() >= child.start_again:
                 self._start(child)
@@ -305,9 +303,9 @@ class Supervisor:
             child.ready = child.has_been_ready = True
 
     def _bury(self, child: _Child, status: int) -> None:
-        """Decide what follows from a death: another start, or the end of all."""
+        """Schedule another start of a dead server, or stop all of them."""
         if child.reader is not None:
-            child.reader.join(timeout=2)  # its last words may still be in the pipe
+            child.reader.join(timeout=2)  # its last lines may still be in the pipe
         name, how = child.server.name, _how(status)
         lived = time.monotonic() - child.started
         child.deaths = 1 if lived > LONG_LIFE else child.deaths + 1
@@ -350,7 +348,7 @@ class Supervisor:
     def _stop(self) -> None:
         """Stop the servers, last first, since app1 may have something left for the relay.
 
-        Whoever asks a second time, or waits for long, gets an end without their consent.
+        A second signal, or the deadline, kills the remaining servers.
         """
         signals = self._signals
         deadline = time.monotonic() + STOP_SECONDS
@@ -369,7 +367,7 @@ class Supervisor:
 
 
 def _tie_to_this_process() -> list[str]:
-    """Words before a command that end it when this process ends, where the system can (Linux)."""
+    """A prefix of a command that ends it when this process ends, where the system can (Linux)."""
     if sys.platform != "linux":
         return []
     code = (

@@ -12,6 +12,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,9 @@ def test_the_public_names() -> None:
         assert getattr(captioner, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'captionner'"):
         captioner.captionner  # noqa: B018
+
+
+@pytest.mark.parametrize("name", sorted(FOLDERS))
+def test_no_folder_of_the_tests_hides_one_of_the_product(name: str) -> None:
+    """Some have the same names; a test imports the product's, and its own as `tests.NAME`."""
+    assert [*import_module(name).__path__] == [str(ROOT / name)]
