@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import os
@@ -53,7 +52,11 @@ def free_port() -> Callable[[], int]:
 @pytest.fixture
 def wait_for() -> Callable[..., None]:
     """Waits, by asking often, until a condition holds: `wait_for(lambda: ..., seconds=10)`."""
-    return functools.partial(servers.wait_until, seconds=10)
+
+    def wait(condition: Callable[[], object], seconds: float = 10) -> None:
+        servers.wait_until(condition, seconds)
+
+    return wait
 
 
 @pytest.fixture
