@@ -1,6 +1,6 @@
 # make run    installs what is needed into .venv, starts the three servers, prints the page addresses
 # make test   installs what the tests need too, and runs the checks and the whole suite
-#             (make test ARGS="tests/test_cli.py -x" runs a part of it)
+#             (make test ARGS="tests/relay -x" runs a part of it)
 # make results writes the README's table of results again from the reports in the model's folder
 # make lock   makes requirements.lock again from the versions in requirements*.txt
 # make audit  looks up the known vulnerabilities of all that requirements.lock pins, in PyPI's database

@@ -10,24 +10,17 @@ import flask
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from werkzeug.exceptions import BadRequest, HTTPException, ServiceUnavailable
 
-from captioner.settings import Settings
+from common.hosts import Origins, answers_to
+from common.problems import PROBLEM_TYPE, SECURITY_HEADERS, problem_json
+from common.settings import Settings
 from SocketIO_server.events import Relay
 from SocketIO_server.history import HistoryError, search_words
 from SocketIO_server.messages import MAX_MESSAGE
-from SocketIO_server.origins import Origins
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000  # captions in one answer
 MAX_QUERY = 200  # characters
 BATCH = 50  # captions read at a time: nobody else waits long for the history
-
-SECURITY_HEADERS = [
-    ("X-Content-Type-Options", "nosniff"),
-    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
-    # for requests without CORS only: pages that are allowed to read go on doing so
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-    ("Referrer-Policy", "no-referrer"),
-]
 
 WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -113,10 +106,10 @@ def add_routes(app: flask.Flask, relay: Relay, origins: Origins) -> None:
         """An error as RFC 9457 problem JSON."""
         if error.response is not None or error.code is None:  # a redirect, say
             return error.get_response()
-        headers = {"Content-Type": "application/problem+json"}
+        headers = {"Content-Type": PROBLEM_TYPE}
         if error.code == 503:
             headers["Retry-After"] = "5"
-        return _problem(error.code, error.name, error.description or ""), error.code, headers
+        return problem_json(error.code, error.name, error.description or ""), error.code, headers
 
 
 def _whole_number(name: str, default: int, least: int) -> int:
@@ -149,17 +142,13 @@ def _batches(
             yield captions
 
 
-def _problem(status: int, title: str, detail: str) -> str:
-    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
-
-
 class Guard:
     """WSGI middleware around everything, Socket.IO included.
 
     - Adds the security headers.
     - Declines to compress WebSocket messages: photos get no smaller, and it would cost a quarter of
       a megabyte a viewer, and as many compressions a message as there are viewers.
-    - Answers to this machine's names and to addresses only (`Settings.answers_to`): a page whose
+    - Answers to this machine's names and to addresses only (`answers_to`): a page whose
       own name was made to resolve to one (DNS rebinding) would else pass for one of the relay's.
     - Refuses bodies that are too large, or do not tell their size, before anybody reads them.
     - Refuses WebSocket handshakes that are not whole, on which engineio fails, and those of drafts
@@ -174,15 +163,15 @@ class Guard:
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            return start_response(status, [*headers, *SECURITY_HEADERS], *rest)
+            return start_response(status, [*headers, *SECURITY_HEADERS.items()], *rest)
 
         environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
         refusal = self._refusal(environ)
         if refusal is None:
             return self._app(environ, start)
-        body = _problem(*refusal).encode()
+        body = problem_json(*refusal)
         headers = [
-            ("Content-Type", "application/problem+json"),
+            ("Content-Type", PROBLEM_TYPE),
             ("Content-Length", str(len(body))),
             ("Connection", "close"),  # there may be a body that is not going to be read
         ]
@@ -203,7 +192,7 @@ class Guard:
         ):
             return 400, "Bad Request", "This is not a WebSocket handshake of version 13."
         host = environ.get("HTTP_HOST")
-        if host and not self._settings.answers_to(host):
+        if host and not answers_to(self._settings, host):
             return (
                 421,
                 "Misdirected Request",

@@ -9,8 +9,10 @@ from typing import Any
 import flask
 from flask_socketio import SocketIO
 
-from captioner.errors import SettingsError
-from captioner.settings import Settings
+from common.errors import SettingsError
+from common.hosts import Origins
+from common.settings import Settings
+from common.state import publisher_token
 from SocketIO_server import async_modes
 from SocketIO_server.api import Guard, add_routes
 from SocketIO_server.at_once import DirectSocket
@@ -25,7 +27,6 @@ from SocketIO_server.bounds import (
 from SocketIO_server.events import Relay
 from SocketIO_server.history import History
 from SocketIO_server.messages import MAX_MESSAGE
-from SocketIO_server.origins import Origins
 
 
 def create_app(settings: Settings) -> flask.Flask:
@@ -68,7 +69,7 @@ def create_app(settings: Settings) -> flask.Flask:
 
 def _make_relay(socketio: SocketIO, lock: AbstractContextManager[Any], settings: Settings) -> Relay:
     """A relay with a history in a file, or one of several with a history in Redis."""
-    token = settings.publisher_token()
+    token = publisher_token(settings)
     if not settings.relay_message_queue:
         # Calls of the history block the whole process under eventlet, and may: they are short (a
         # commit is about as long as a broadcast), and everybody has to wait for them anyway, for

@@ -15,8 +15,8 @@ from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from typing import Any
 
-from captioner.errors import SettingsError
-from captioner.settings import Settings
+from common.errors import SettingsError
+from common.settings import Settings
 from SocketIO_server import bounds
 from SocketIO_server.strict_http import strict
 

@@ -18,6 +18,8 @@ from urllib.parse import parse_qs
 import engineio.socket
 from socketio.packet import Packet
 
+from common.listening import raise_file_limit
+
 MAX_ATTACHMENTS = 1  # a thumbnail as bytes
 MAX_CONNECTIONS = 8_000
 # Bytes that may wait for one client. In bytes, since one message has from a hundred of them to half
@@ -189,25 +191,12 @@ def unmask(data: bytes, mask: tuple[int, ...], length: int | None = None, offset
 
 
 def raise_connection_limit() -> int:
-    """Allow the process as many open files as it may have, up to our limit; connections to take.
+    """Allow this process more open files, if it may have them; the connections that it can take.
 
-    Fewer than the files: at the last one, eventlet's accept fails and takes the server with it.
+    Fewer connections than files: when no file is left, accepting fails and ends the server.
     """
-    try:
-        resource = importlib.import_module("resource")
-    except ImportError:  # not on Windows, where sockets are not files
-        return MAX_CONNECTIONS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= MAX_CONNECTIONS + 100:
-        return MAX_CONNECTIONS
-    wanted = MAX_CONNECTIONS + 100
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (OSError, ValueError):  # macOS has a lower limit that it does not tell
-        wanted = soft
-    return int(max(wanted - 100, wanted // 2))
+    files = raise_file_limit(MAX_CONNECTIONS + 100)
+    return max(files - 100, files // 2)
 
 
 class BriefFilter(logging.Filter):

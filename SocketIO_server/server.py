@@ -7,21 +7,21 @@ It knows nothing of captions: `events.py` and `api.py` do. Nothing happens when 
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import signal
 import socket
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout, if run from here
 
-from captioner.errors import SettingsError
-from captioner.settings import Settings, http_url, is_loopback
+from common.errors import SettingsError
+from common.hosts import http_url, is_loopback
+from common.listening import CannotListenError, listen
+from common.settings import Settings
 from SocketIO_server import async_modes
 
 if TYPE_CHECKING:
@@ -50,10 +50,10 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     try:
-        listener = listen(settings.relay_host, settings.relay_port)
-    except OSError as error:
-        print(_why_not_listening(settings, error), file=sys.stderr)
-        return 1
+        listener = listen(settings.relay_host, settings.relay_port, "RELAY")
+    except CannotListenError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
     log.info("Settings: %s", settings.describe())
     if not is_loopback(settings.relay_host):
         log.warning(
@@ -76,46 +76,6 @@ def main() -> int:
     with relay.history_lock:
         relay.history.close()
     return 0 if stopped_by != _CRASHED else 1
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, IPv4 if a name stands for both kinds of address.
-
-    Not the libraries' own way to make one: eventlet's shares a port with whoever has it already.
-
-    Raises:
-        OSError: the port is taken, or the address is not this machine's.
-    """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = min(found, key=lambda f: f[0] != socket.AF_INET)
-    listener = socket.socket(family, kind, protocol)
-    try:
-        if os.name == "posix":  # elsewhere it would let two servers share a port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            with suppress(OSError):  # "::" is for IPv4 too, where the system can
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        # For the connections, which inherit it: else the end of a message waits until its beginning
-        # is acknowledged, which clients put off by up to a fifth of a second.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.bind(address)
-        listener.listen(512)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _why_not_listening(settings: Settings, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return (
-            f"Port {settings.relay_port} is taken on {settings.relay_host}; stop the program that "
-            "listens there, or set RELAY_PORT to another port."
-        )
-    return (
-        f"The relay cannot listen on {settings.relay_host}, port {settings.relay_port} "
-        f"({error.strerror}); set RELAY_HOST and RELAY_PORT to an address of this machine."
-    )
 
 
 _CRASHED = b"\0"  # no signal has this number

@@ -7,12 +7,13 @@ a line to the log for each of those, as many as a stranger likes.
 
 from __future__ import annotations
 
-import json
 import re
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import urlsplit
+
+from common.problems import PROBLEM_TYPE, SECURITY_HEADERS, problem_json
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -52,20 +53,16 @@ def strict(handler: type[Any]) -> type[BaseHTTPRequestHandler]:
             """
             title = HTTPStatus(code).phrase
             detail = explain or "The request could not be understood."
-            problem = {"type": "about:blank", "title": title, "status": code, "detail": detail}
-            body = json.dumps(problem).encode()
-            head = (
-                f"HTTP/1.1 {int(code)} {title}\r\n"
-                "Content-Type: application/problem+json\r\n"
-                f"Content-Length: {len(body)}\r\n"
-                "X-Content-Type-Options: nosniff\r\n"
-                "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"
-                "Cross-Origin-Resource-Policy: same-origin\r\n"
-                "Referrer-Policy: no-referrer\r\n"
-                "Connection: close\r\n\r\n"
-            )
+            body = problem_json(code, title, detail)
+            headers = {
+                "Content-Type": PROBLEM_TYPE,
+                "Content-Length": str(len(body)),
+                **SECURITY_HEADERS,
+                "Connection": "close",
+            }
+            lines = [f"HTTP/1.1 {int(code)} {title}", *map(": ".join, headers.items()), "", ""]
             self.close_connection = True
-            self.wfile.write(head.encode() + body)
+            self.wfile.write("\r\n".join(lines).encode() + body)
 
         def send_header(self, keyword: str, value: str) -> None:
             if keyword.lower() != "server":

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import errno
 import logging
 import secrets
-import signal
 import sys
 import threading
 import time
@@ -38,10 +36,9 @@ from app1.problems import (
     RequestError,
     UnauthorizedError,
     install_error_handlers,
-    problem,
+    problem_of,
 )
 from app1.publisher import Connection, Publisher, RelayConnection
-from app1.serving import PageServer
 from app1.uploads import (
     MAX_PICTURES,
     REQUEST_SIZE_FACTOR,
@@ -49,9 +46,13 @@ from app1.uploads import (
     read_uploads,
 )
 from app1.worker import CaptionWorker
-from captioner.errors import CaptionerError, SettingsError
-from captioner.settings import Settings, http_url, is_loopback
-from pages import share_pages, url_on_port
+from common.errors import CaptionerError, SettingsError
+from common.hosts import http_url, is_loopback
+from common.listening import CannotListenError
+from common.pages import neighbour_url, share_pages
+from common.settings import Settings
+from common.state import make_state_folder, publisher_token, shared_secret
+from common.waitress_server import PageServer, set_on_signal, wait_for
 
 if TYPE_CHECKING:
     from captioner import Captioner
@@ -80,11 +81,11 @@ class App1:
         connect: Callable[[Callable[[], None]], Connection] | None = None,
     ) -> None:
         self.settings = settings
-        token = settings.publisher_token()
+        token = publisher_token(settings)
         self.worker = CaptionWorker(
             load or (lambda: _load_model(settings)), settings.captioner_queue, loaded
         )
-        self.outbox = Outbox(settings.make_state_folder() / "outbox.db", settings.relay_keep)
+        self.outbox = Outbox(make_state_folder(settings) / "outbox.db", settings.relay_keep)
         self.publisher = Publisher(
             self.outbox,
             connect or (lambda ended: RelayConnection(settings.relay_url, token, ended)),
@@ -143,7 +144,7 @@ def create_app(parts: App1) -> Flask:
             formats=FORMATS,
             accept=ACCEPT,
             model_name=worker.model["name"] if worker.model else "",
-            viewer_url=url_on_port(settings.app2_port),
+            viewer_url=neighbour_url(settings.app2_port),
             message=message,
             message_kind=kind,
             results=results,
@@ -207,7 +208,7 @@ def create_app(parts: App1) -> Flask:
                 raise results[0].error
             return jsonify(results[0].answer)
         return jsonify(
-            results=[{"error": problem(r.error)} if r.error else r.answer for r in results]
+            results=[{"error": problem_of(r.error)} if r.error else r.answer for r in results]
         )
 
     @app.delete("/api/captions/<id_>")
@@ -293,25 +294,13 @@ def _load_model(settings: Settings) -> Captioner:
 def _delete_secret(settings: Settings) -> bytes:
     """The key of the delete tokens: the secret in the state folder, which outlives this process.
 
-    Not RELAY_TOKEN: people choose that one, and a token gives them something to guess it by.
+    Not RELAY_TOKEN: people choose that one, and a delete token would help to guess it.
     """
     try:
-        return dataclasses.replace(settings, relay_token=None).publisher_token().encode()
+        return shared_secret(settings).encode()
     except SettingsError as error:
-        log.warning("%s Until then, delete tokens are good for this run alone.", error)
+        log.warning("%s Until then, delete tokens are valid for this run only.", error)
         return secrets.token_bytes(32)
-
-
-def _why_not_listening(settings: Settings, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return (
-            f"Port {settings.app1_port} is taken on {settings.app1_host}; stop the program that "
-            "listens there, or set APP1_PORT to another port."
-        )
-    return (
-        f"app1 cannot listen on {settings.app1_host}, port {settings.app1_port} "
-        f"({error.strerror}); set APP1_HOST and APP1_PORT to an address of this machine."
-    )
 
 
 def main() -> int:
@@ -345,11 +334,12 @@ def main() -> int:
             create_app(parts),
             settings.app1_host,
             settings.app1_port,
+            "APP1",
             waiting=settings.captioner_queue + 1,
         )
-    except OSError as error:
-        print(_why_not_listening(settings, error), file=sys.stderr)
-        return 1
+    except CannotListenError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
     if not is_loopback(settings.app1_host):
         log.warning(
             "app1 listens on %s, without encryption: whoever can reach it there can send photos, "
@@ -357,17 +347,10 @@ def main() -> int:
             settings.app1_host,
         )
 
-    def end(signal_number: int, frame: object) -> None:
-        # whoever asks twice does not want to wait
-        signal.signal(signal_number, signal.SIG_DFL)
-        stop.set()
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
+    set_on_signal(stop)
     server.start()
     parts.start()
-    while not stop.wait(1):  # not for ever: on Windows, that could not be interrupted
-        pass
+    wait_for(stop)
     parts.worker.drain()  # from here on /readyz says no, and uploads are told to come back
     if not server.drain(DRAIN_SECONDS):
         log.warning("some requests could not be answered within %d seconds", DRAIN_SECONDS)

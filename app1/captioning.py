@@ -21,8 +21,9 @@ from app1.cache import CaptionCache, Content, Key
 from app1.publisher import Publisher
 from app1.uploads import Options, Upload
 from app1.worker import CaptionWorker
-from captioner.errors import BrokenPictureError, CaptionerError
-from captioner.settings import Settings
+from captioner.errors import BrokenPictureError
+from common.errors import CaptionerError
+from common.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection
 from werkzeug.datastructures import Headers
 
 from app1.problems import ForbiddenError, TooManyRequestsError
-from captioner.settings import Rate
+from common.parsers import Rate
 
 ADDRESSES_REMEMBERED = 10_000
 

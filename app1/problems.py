@@ -1,8 +1,8 @@
-"""Errors of the web: each owns its status, and one place turns any of them into an answer.
+"""app1's errors of the web. Each owns its status, and one place turns any error into an answer.
 
 Under /api/ an error is RFC 9457 problem JSON, elsewhere a sentence in the page. The errors of a
-picture itself come from `captioner.errors`; this file adds those that only a server can meet. It
-never shows a stack trace: what nobody foresaw goes to the log, and the client gets one sentence.
+picture itself come from `captioner.errors`; this file adds those that only a server can meet. No
+answer holds a stack trace: an unforeseen error goes to the log, and the client gets one sentence.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from collections.abc import Callable
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import BadHost, HTTPException
 
-from captioner.errors import CaptionerError
+from common.errors import CaptionerError
+from common.problems import PROBLEM_TYPE, problem
 
 log = logging.getLogger(__name__)
 
-# Werkzeug's own sentences speak to programmers of the server; these to whoever sent the request.
+# Werkzeug's own sentences are for programmers of the server; these are for the sender.
 _SENTENCES = {
     400: "The request could not be understood; send the picture as multipart/form-data.",
     404: "There is nothing at this address; the upload page is at /.",
@@ -81,14 +82,9 @@ class BusyError(RetryLaterError):
     title = "Busy"
 
 
-def problem(error: CaptionerError) -> dict[str, object]:
-    """The members of RFC 9457 problem JSON for `error`."""
-    return {
-        "type": "about:blank",
-        "title": error.title,
-        "status": error.status,
-        "detail": str(error),
-    }
+def problem_of(error: CaptionerError) -> dict[str, object]:
+    """The members of problem JSON for `error`."""
+    return problem(error.status, error.title, str(error))
 
 
 def install_error_handlers(app: Flask, render_page: Callable[[str], str]) -> None:
@@ -98,9 +94,9 @@ def install_error_handlers(app: Flask, render_page: Callable[[str], str]) -> Non
         status = int(str(body["status"]))
         if request.path.startswith("/api/"):
             response = jsonify(body)
-            response.mimetype = "application/problem+json"
+            response.mimetype = PROBLEM_TYPE
         elif isinstance(request.routing_exception, BadHost):
-            # the page names its files after the host, and this one is no name
+            # the page's links hold the host, and this one is malformed
             response = Response(str(body["detail"]), mimetype="text/plain")
         else:
             response = Response(render_page(str(body["detail"])), mimetype="text/html")
@@ -109,7 +105,7 @@ def install_error_handlers(app: Flask, render_page: Callable[[str], str]) -> Non
 
     @app.errorhandler(CaptionerError)
     def handle_ours(error: CaptionerError) -> Response:
-        response = answer(problem(error))
+        response = answer(problem_of(error))
         if isinstance(error, RetryLaterError):
             response.headers["Retry-After"] = str(error.retry_after)
         if isinstance(error, UnauthorizedError):
@@ -120,9 +116,7 @@ def install_error_handlers(app: Flask, render_page: Callable[[str], str]) -> Non
     def handle_http(error: HTTPException) -> Response:
         status = error.code or 500
         detail = _SENTENCES.get(status) or error.description or error.name
-        response = answer(
-            {"type": "about:blank", "title": error.name, "status": status, "detail": detail}
-        )
+        response = answer(problem(status, error.name, detail))
         for name, value in error.get_headers():
             if name in ("Allow", "Retry-After"):
                 response.headers[name] = value
@@ -131,11 +125,5 @@ def install_error_handlers(app: Flask, render_page: Callable[[str], str]) -> Non
     @app.errorhandler(Exception)
     def handle_unforeseen(error: Exception) -> Response:
         log.error("unforeseen error in %s %s", request.method, request.path, exc_info=error)
-        return answer(
-            {
-                "type": "about:blank",
-                "title": "Internal error",
-                "status": 500,
-                "detail": "Something went wrong on our side; the server's log says what.",
-            }
-        )
+        sentence = "Something went wrong on our side; the server's log says what."
+        return answer(problem(500, "Internal error", sentence))

@@ -25,7 +25,7 @@ import socketio
 from socketio.exceptions import SocketIOError
 
 from app1.outbox import Outbox
-from captioner.settings import is_loopback
+from common.hosts import is_loopback
 
 log = logging.getLogger(__name__)
 

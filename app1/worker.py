@@ -19,7 +19,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from app1.problems import BusyError
-from captioner.errors import CaptionerError
+from common.errors import CaptionerError
 
 if TYPE_CHECKING:
     from captioner import Captioner

@@ -8,25 +8,29 @@ server keeps no state and needs no token.
 
 from __future__ import annotations
 
-import signal
 import sys
+import threading
 from pathlib import Path
 
 if __name__ == "__main__":  # started alone: the checkout's root takes the place of this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from flask import Flask, render_template
-from waitress.server import BaseWSGIServer, create_server
 
-from captioner.errors import SettingsError
-from captioner.settings import Settings, http_url
-from pages import relay_sources, share_pages, url_on_port
-from pages.strict_http import StrictChannel
+from common.errors import SettingsError
+from common.hosts import http_url
+from common.listening import CannotListenError
+from common.pages import neighbour_url, relay_sources, share_pages
+from common.settings import Settings
+from common.waitress_server import PageServer, set_on_signal, wait_for
+
+DRAIN_SECONDS = 5
 
 
 def create_app(settings: Settings) -> Flask:
     """The viewer page and its health check."""
     app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = 0  # no view reads a body
     share_pages(app, settings, connect=lambda: relay_sources(settings))
 
     @app.get("/")
@@ -36,7 +40,7 @@ def create_app(settings: Settings) -> Flask:
             "wall.html",
             relay_url=settings.relay_public_url,
             relay_port=settings.relay_port,
-            upload_url=url_on_port(settings.app1_port),
+            upload_url=neighbour_url(settings.app1_port),
         )
 
     @app.get("/healthz")
@@ -48,7 +52,7 @@ def create_app(settings: Settings) -> Flask:
 
 
 def main() -> int:
-    """Serve until SIGTERM or SIGINT, finish what is being answered, and say how it ended.
+    """Serve until SIGTERM or SIGINT, then finish what is being answered.
 
     Returns:
         The exit status: 0; 1 when the port is taken; 2 for wrong settings.
@@ -60,25 +64,17 @@ def main() -> int:
         return 2
     print(f"app2 settings: {settings.describe()}", flush=True)
     host, port = settings.app2_host, settings.app2_port
-    # of every server: there is one for each address that the host's name stands for
-    BaseWSGIServer.channel_class = StrictChannel
     try:
-        server = create_server(create_app(settings), host=host, port=port, ident=None, threads=8)
-    except OSError as error:
-        print(
-            f"app2 cannot listen on {host}, port {port} ({error.strerror or error}); stop what "
-            "uses the port, or set APP2_PORT to another.",
-            file=sys.stderr,
-        )
-        return 1
-
-    def end(signal_number: int, frame: object) -> None:
-        raise SystemExit  # which server.run() takes as the wish to drain
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
+        server = PageServer(create_app(settings), host, port, "APP2")
+    except CannotListenError as error:
+        print(error, file=sys.stderr)
+        return error.exit_status
+    stop = threading.Event()
+    set_on_signal(stop)
+    server.start()
     print(f"app2 ready on {http_url(host, port)}/", flush=True)
-    server.run()
+    wait_for(stop)
+    server.drain(DRAIN_SECONDS)
     server.close()
     return 0
 

@@ -27,7 +27,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -36,10 +35,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
-
 from benchmarks.machine import Goal, percentile, use_cores, write
-from benchmarks.servers import MemoryWatch, Server, cpu_seconds, free_ports, settings
+from benchmarks.servers import PATIENCE, MemoryWatch, cpu_seconds, settings
+from tests.kit.servers import Server, free_port
 
 CORES = 2
 NODE = Path(__file__).with_name("node")
@@ -53,7 +51,7 @@ MOST_TIMES = 1.6  # the reference's time, on eventlet
 class Running(NamedTuple):
     """A server that is ready, and the milliseconds it has spent so far on storing predictions."""
 
-    process: psutil.Process
+    pid: int
     port: int
     storing: Callable[[], float]
 
@@ -65,16 +63,16 @@ def reference() -> Iterator[Running]:
     if not (NODE / "node_modules" / "socket.io").is_dir():
         options = ["--no-package-lock", "--no-audit", "--no-fund", "--silent"]
         subprocess.run([_program("npm"), "install", *options], cwd=NODE, check=True)
-    (port,) = free_ports(1)
-    process = psutil.Popen([node, "server.js", str(port)], cwd=NODE, stdout=subprocess.PIPE)
-    try:
-        if process.stdout.readline().strip() != b"ready":
-            raise RuntimeError("The reference server has not started.")
-        yield Running(process, port, lambda: 0.0)
-    finally:
-        process.terminate()
-        process.wait(60)
-        process.stdout.close()
+    port = free_port()
+    command = [node, "server.js", str(port)]
+    with subprocess.Popen(command, cwd=NODE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None  # noqa: S101
+        try:
+            if process.stdout.readline().strip() != b"ready":
+                raise RuntimeError("The reference server has not started.")
+            yield Running(process.pid, port, lambda: 0.0)
+        finally:
+            process.terminate()
 
 
 @contextmanager
@@ -84,14 +82,11 @@ def relay(mode: str, memory: Path | None = None) -> Iterator[Running]:
         server = Server("relay", settings(Path(state), RELAY_ASYNC_MODE=mode, RELAY_TOKEN=TOKEN))
 
         def storing() -> float:
-            url = f"http://127.0.0.1:{server.port}/metrics"
-            with urllib.request.urlopen(url, timeout=60) as answer:
-                lines = answer.read().decode().splitlines()
-            name = "relay_storing_seconds_sum "
-            return 1000 * next(float(line[len(name) :]) for line in lines if line.startswith(name))
+            return 1000 * server.metric("relay_storing_seconds_sum")
 
         try:
-            yield Running(server.process, server.port, storing)
+            server.wait_ready(PATIENCE)
+            yield Running(server.process.pid, server.port, storing)
         finally:
             server.stop()
 
@@ -128,13 +123,13 @@ def measure(server: Running, arguments: argparse.Namespace) -> dict[str, float]:
         assert load.stdin is not None  # noqa: S101
         assert load.stdout is not None  # noqa: S101
         stack.callback(load.stdin.close)
-        memory = MemoryWatch(server.process)
+        memory = MemoryWatch(server.pid)
         stack.callback(memory.close)
         load.stdin.write(TOKEN + "\n")
         load.stdin.flush()
         if not load.stdout.readline():  # all viewers are connected
             raise RuntimeError("The viewers could not connect; their error is above.")
-        processes = {"server": server.process, "client": psutil.Process(load.pid)}
+        processes = {"server": server.pid, "client": load.pid}
         before, stored_before = cpu_seconds(processes), server.storing()
         line = load.stdout.readline()
         if not line:

@@ -1,14 +1,11 @@
-"""The three servers as processes of their own, for benchmarks: started, watched, stopped."""
+"""What the benchmarks put to the servers and read from them; `tests.kit.servers` starts those."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import re
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -18,23 +15,9 @@ from typing import Any
 import psutil
 import websocket
 
-from captioner.settings import PREFIXES
+from tests.kit.servers import free_ports
 
-ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = {"relay": "SocketIO_server/server.py", "app1": "app1/app.py", "app2": "app2/app.py"}
-READY = {"relay": "/readyz", "app1": "/readyz", "app2": "/healthz"}
 PATIENCE = 120  # seconds
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def settings(state: Path, **more: str) -> dict[str, str]:
@@ -42,46 +25,6 @@ def settings(state: Path, **more: str) -> dict[str, str]:
     names = ("RELAY_PORT", "APP1_PORT", "APP2_PORT")
     ports = dict(zip(names, map(str, free_ports(3)), strict=True))
     return {**ports, "CAPTIONER_STATE": str(state), **more}
-
-
-class Server:
-    """One server: ready when this returns; `seconds` is what that took from the start."""
-
-    def __init__(self, name: str, settings: Mapping[str, str]) -> None:
-        script = ROOT / SCRIPTS[name]
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(PREFIXES)}
-        self.port = int(settings[f"{name.upper()}_PORT"])
-        started = time.perf_counter()
-        self.process = psutil.Popen(
-            [sys.executable, script.name],
-            cwd=script.parent,
-            env={**inherited, **settings},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while not self._answers(READY[name]):
-            if self.process.poll() is not None or time.perf_counter() - started > PATIENCE:
-                self.stop()
-                raise RuntimeError(f"{name} does not get ready; start {SCRIPTS[name]} to see why.")
-            time.sleep(0.005)
-        self.seconds = time.perf_counter() - started
-
-    def _answers(self, path: str) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
-
-    def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(60)
-        except psutil.TimeoutExpired:
-            self.process.kill()
 
 
 class Uploader:
@@ -164,8 +107,8 @@ class Viewer:
 class MemoryWatch:
     """Samples the resident memory of a process until it is closed, in a thread of its own."""
 
-    def __init__(self, process: psutil.Process, every: float = 0.1) -> None:
-        self._process = process
+    def __init__(self, pid: int, every: float = 0.1) -> None:
+        self._process = psutil.Process(pid)
         self._every = every
         self._end = threading.Event()
         self.samples: list[tuple[float, float]] = []  # seconds, MB
@@ -192,7 +135,7 @@ class MemoryWatch:
         return max(megabytes for _, megabytes in self.samples)
 
 
-def cpu_seconds(processes: Mapping[str, psutil.Process]) -> dict[str, float]:
-    """Processor time of each so far, by its name."""
-    times: dict[str, Any] = {name: process.cpu_times() for name, process in processes.items()}
+def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
+    """Processor time of each process so far, by its name."""
+    times: dict[str, Any] = {name: psutil.Process(pid).cpu_times() for name, pid in pids.items()}
     return {name: spent.user + spent.system for name, spent in times.items()}

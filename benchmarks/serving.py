@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -25,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from benchmarks.machine import Goal, Way, in_turns, percentile, summary, use_cores, write
 from benchmarks.original import Original
 from benchmarks.photos import photos, unlike_any_other
-from benchmarks.servers import MemoryWatch, Server, Uploader, Viewer, cpu_seconds, settings
+from benchmarks.servers import PATIENCE, MemoryWatch, Uploader, Viewer, cpu_seconds, settings
 from captioner import Captioner
+from tests.kit.servers import Server
 
 CORES = 2
 UPLOADERS = 32
@@ -182,8 +183,8 @@ def crowded(
 ) -> tuple[list[Goal], dict[str, Any]]:
     """The captioner in a loop and a crowd at app1, in turns; then more than the line can take."""
     app1 = servers["app1"]
-    processes = {name: server.process for name, server in servers.items()}
-    processes["clients"] = psutil.Process()
+    processes = {name: server.process.pid for name, server in servers.items()}
+    processes["clients"] = os.getpid()
     alone = 0
     spent = dict.fromkeys(processes, 0.0)
     crowd = Crowd()
@@ -191,7 +192,7 @@ def crowded(
     for _ in range(ROUNDS):
         alone += in_a_loop(captioner, seconds / 2, new)
         before = cpu_seconds(processes)
-        watches.append(MemoryWatch(app1.process))
+        watches.append(MemoryWatch(app1.process.pid))
         crowd.upload(UPLOADERS, seconds, app1, new)
         watches[-1].close()
         for name, now in cpu_seconds(processes).items():
@@ -203,7 +204,7 @@ def crowded(
     longest_wait = PLACES / rate
 
     too_many = Crowd()
-    watches.append(MemoryWatch(app1.process))
+    watches.append(MemoryWatch(app1.process.pid))
     too_many.upload(TOO_MANY, seconds / 2, app1, new)
     watches[-1].close()
     refused = too_many.statuses[503]
@@ -279,7 +280,7 @@ def _growth(watch: MemoryWatch) -> float:
 def memory_goals(results: dict[str, Any], photo: Path) -> list[Goal]:
     """The memory of app1 under the crowd, beside that of the original's way."""
     original = Original(photo)
-    watch = MemoryWatch(psutil.Process(original.pid))
+    watch = MemoryWatch(original.pid)
     for _ in range(3):
         original.caption()
     watch.close()
@@ -313,8 +314,10 @@ def starting(turns: int, environment: dict[str, str]) -> tuple[list[Goal], dict[
     def start(name: str) -> Callable[[], float]:
         def measured() -> float:
             server = Server(name, environment)
-            server.stop()
-            return server.seconds
+            try:
+                return server.wait_ready(PATIENCE)
+            finally:
+                server.stop()
 
         return measured
 
@@ -369,6 +372,7 @@ def main() -> None:
         try:
             for name in ("relay", "app1"):
                 servers[name] = Server(name, environment)
+                servers[name].wait_ready(PATIENCE)
             viewer = Viewer(servers["relay"].port)
             for more_goals, more_results in (
                 one_at_a_time(arguments.turns, captioner, servers["app1"], viewer, new),

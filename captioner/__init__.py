@@ -1,8 +1,7 @@
 """Image captioning: a picture in, an English sentence out.
 
-The three public names are `Captioner`, `CaptionerError` and `Settings`. They are loaded when first
-used (PEP 562), so that `import captioner` costs nothing and a process which only needs the settings
-loads neither NumPy, OpenCV nor a model runtime.
+The two public names are `Captioner` and `CaptionerError`. They are loaded when first used (PEP
+562), so that `import captioner` costs nothing: no NumPy, no OpenCV, no model runtime.
 """
 
 from __future__ import annotations
@@ -13,14 +12,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from captioner.captioner import Captioner
     from captioner.errors import CaptionerError
-    from captioner.settings import Settings
 
-__all__ = ["Captioner", "CaptionerError", "Settings"]
+__all__ = ["Captioner", "CaptionerError"]
 
 _HOMES = {
     "Captioner": "captioner.captioner",
     "CaptionerError": "captioner.errors",
-    "Settings": "captioner.settings",
 }
 
 

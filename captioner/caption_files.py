@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from captioner.errors import CaptionerError
-from captioner.settings import Settings
+from common.settings import Settings
 
 # What a walk through folders takes for a picture. Kinds that we do not read are among them, so that
 # nobody's photos are passed over in silence; a file that is named is tried whatever its name.

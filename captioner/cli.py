@@ -21,7 +21,7 @@ COMMANDS = {
     "train": ("captioner.training.train", "train a model on captioned photos"),
     "evaluate": ("captioner.training.evaluation", "score a model on captioned photos"),
     "export": ("captioner.training.export", "write the files that serve a trained model"),
-    "up": ("captioner.up", "start the relay and both pages, and watch over them"),
+    "up": ("common.supervisor", "start the relay and both pages, and watch over them"),
 }
 
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("name a command first")
     except CaptionerError as error:
         print(f"captioner: {error}", file=sys.stderr)
-        return int(getattr(error, "exit_status", 1))
+        return error.exit_status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `captioner caption ... | head`; Python would complain again at exit

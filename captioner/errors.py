@@ -1,21 +1,11 @@
-"""The errors of this package: each owns its HTTP status and says, in one sentence, what to do next.
+"""Errors of pictures and models. Each owns its HTTP status; its sentence names the next step.
 
-Errors of the web (a full queue, too many requests) live with the servers, not here.
+Errors of the web (a full queue, too many requests) are with the servers.
 """
 
 from __future__ import annotations
 
-
-class CaptionerError(Exception):
-    """The root of all errors meant for a person.
-
-    `str(error)` is one sentence for whoever sent the picture or set the program up, and says what
-    to do next. `status` is the HTTP status that fits, `title` the short name of the kind of problem
-    (RFC 9457's `title`, which does not change from one occurrence to the next).
-    """
-
-    status: int = 500
-    title: str = "The captioner failed"
+from common.errors import CaptionerError as CaptionerError
 
 
 class PictureError(CaptionerError):
@@ -63,13 +53,6 @@ class TokenizerError(ModelFolderError):
     """A tokenizer file is missing, damaged, or holds what a tokenizer does not need."""
 
     title = "The tokenizer cannot be used"
-
-
-class SettingsError(CaptionerError):
-    """A setting is unknown or malformed; a program that meets it exits with status 2."""
-
-    title = "A setting is wrong"
-    exit_status = 2
 
 
 class MissingLibraryError(CaptionerError):

@@ -87,7 +87,7 @@ def read_picture(
     the smallest whose shorter side still reaches it: for 12 megapixels and 600 that takes a third
     of the time. Other kinds come at full size. Encoder inputs (299 x 299) made with 600 differ
     from those of the full picture by 0.4 to 2 of 255 levels a pixel on average, about as much as
-    saving the JPEG once more; `tests/test_picture.py` holds one photo to 1.
+    saving the JPEG once more; `tests/captioner/test_picture.py` holds one photo to 1.
 
     Raises NoPictureError (nothing there, or not readable), PictureTooLargeError (more than
     `max_bytes` or `max_pixels`), UnsupportedPictureError (not a kind of image that we read) or

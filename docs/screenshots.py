@@ -27,7 +27,7 @@ import skimage.data
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.chromium import Chromium
+from tests.kit.chromium import Chromium
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOS = ["rocket.jpg", "astronaut.png", "coffee.png", "chelsea.png"]  # the last one is seen big

@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from captioner.settings import PREFIXES, Settings
+from common.settings import PREFIXES, Settings
+from tests.kit import ROOT, servers
 
 if TYPE_CHECKING:
-    from tests.chromium import Chromium
-
-ROOT = Path(__file__).resolve().parent.parent
+    from tests.kit.chromium import Chromium
 
 
 @pytest.hookimpl(wrapper=True)
@@ -49,13 +46,7 @@ def _no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def free_port() -> Callable[[], int]:
     """Gives a port of 127.0.0.1 that nobody listens on."""
-
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return find
+    return servers.free_port
 
 
 @pytest.fixture
@@ -63,10 +54,7 @@ def wait_for() -> Callable[..., None]:
     """Waits, by asking often, until a condition holds: `wait_for(lambda: ..., seconds=10)`."""
 
     def wait(condition: Callable[[], object], seconds: float = 10) -> None:
-        until = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < until, f"still not so after {seconds} seconds"
-            time.sleep(0.01)
+        servers.wait_until(condition, seconds)
 
     return wait
 
@@ -84,21 +72,24 @@ def settings_of(tmp_path: Path) -> Callable[..., Settings]:
 
 @pytest.fixture(scope="session")
 def tiny_model(request: pytest.FixtureRequest) -> Path:
-    """A model folder with a tiny network of random weights (see tests/tiny_model.py).
+    """A model folder with a tiny network of random weights (see tests/kit/tiny_model.py).
 
     Made once, and again when the code that makes it has changed.
     """
     package = ROOT / "captioner"
     sources = [
-        Path(__file__).with_name("tiny_model.py"),
+        ROOT / "tests" / "kit" / "tiny_model.py",
         *(package / f"{name}.py" for name in ("engine", "model_folder", "tokenizer")),
-        *(package / "training" / f"{name}.py" for name in ("decoder", "export")),
+        *(package / "training" / name for name in ("network/decoder.py", "export.py")),
     ]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     folder = Path(request.config.cache.mkdir("tiny-model")) / digest[:16]
     if not (folder / "manifest.json").exists():
         made = subprocess.run(
-            [sys.executable, str(sources[0]), str(folder)], capture_output=True, text=True
+            [sys.executable, "-m", "tests.kit.tiny_model", str(folder)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
         )
         assert made.returncode == 0, made.stderr
     return folder
@@ -144,75 +135,20 @@ def picture() -> Callable[..., bytes]:
     return make
 
 
-class Server:
-    """A server started as a user starts it: `cd app1 && python app.py`, with `arguments` after it.
-
-    Attributes:
-        lines: what it has written to stdout and stderr so far.
-    """
-
-    def __init__(self, script: Path, environment: dict[str, str], *arguments: str) -> None:
-        self.script = script
-        self.process = subprocess.Popen(
-            [sys.executable, script.name, *arguments],
-            cwd=script.parent,
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as stream:
-            for line in stream:
-                self.lines.append(line.rstrip("\n"))
-
-    @property
-    def output(self) -> str:
-        return "\n".join(self.lines)
-
-    def wait_ready(self, seconds: float = 60) -> None:
-        """Until it says so on stdout."""
-        until = time.monotonic() + seconds
-        while not any(" ready on http" in line for line in self.lines):
-            assert self.process.poll() is None, f"{self.script} has ended:\n{self.output}"
-            assert time.monotonic() < until, f"{self.script} is not ready:\n{self.output}"
-            time.sleep(0.02)
-
-    def wait_ended(self, seconds: float = 60) -> int:
-        """Its exit status, after its last line has been read."""
-        status = self.process.wait(seconds)
-        self._reader.join(5)
-        return status
-
-    def kill(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.wait_ended()
-
-
 @pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Starts a server: `start_server("app1", APP1_PORT=port)`; folders as in the checkout.
+def start_server(tmp_path: Path) -> Iterator[Callable[..., servers.Server]]:
+    """Starts a server: `start_server("app1", APP1_PORT=port)`.
 
     All servers of a test share one state folder, thus one secret. With `ready=False` it returns at
     once.
     """
-    scripts = {"SocketIO_server": "server.py", "app1": "app.py", "app2": "app.py"}
-    started: list[Server] = []
+    started: list[servers.Server] = []
 
-    def start(folder: str, *, ready: bool = True, **environment: object) -> Server:
-        texts = {name: str(value) for name, value in environment.items()}
-        texts.setdefault("CAPTIONER_STATE", str(tmp_path / "state"))
-        server = Server(ROOT / folder / scripts[folder], texts)
-        started.append(server)
+    def start(name: str, *, ready: bool = True, **environment: object) -> servers.Server:
+        started.append(servers.Server(name, {"CAPTIONER_STATE": tmp_path / "state", **environment}))
         if ready:
-            server.wait_ready()
-        return server
+            started[-1].wait_ready()
+        return started[-1]
 
     yield start
     for server in started:
@@ -237,7 +173,7 @@ def evil() -> Iterator[str]:
 @pytest.fixture
 def open_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Chromium]]:
     """Opens headless Chromium with a fresh profile: `open_browser("--flag", preference=value)`."""
-    from tests.chromium import Chromium
+    from tests.kit.chromium import Chromium
 
     opened: list[Chromium] = []
 

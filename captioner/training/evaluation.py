@@ -27,8 +27,8 @@ from tqdm import tqdm
 
 from captioner.errors import CaptionerError
 from captioner.model_folder import ModelFolder, write_text
-from captioner.settings import Settings
 from captioner.training.datasets import SPLITS, Dataset, Photo, combine, file_names, read_dataset
+from common.settings import Settings
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,7 @@ import skimage.data
 from PIL import Image
 
 from tests.hostile import Case
-from tests.picture_files import (
+from tests.kit.picture_files import (
     GREY_8X8,
     png,
     png_chunk,

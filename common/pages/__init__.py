@@ -1,0 +1,95 @@
+"""What the two pages share: design, security headers, host check.
+
+`app1/` and `app2/` each build a Flask app and call `share_pages` on it. `static/` holds the design
+tokens, the fonts, the favicon and the scripts that both pages use, `templates/` what their
+templates share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from flask import Blueprint, Flask, Response, request
+from werkzeug.exceptions import MisdirectedRequest
+
+from common.hosts import answers_to, url_on_port
+from common.problems import SECURITY_HEADERS
+from common.settings import Settings
+
+_HEADERS = {
+    **SECURITY_HEADERS,
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",  # "no-referrer" would make a form send `Origin: null`
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+def share_pages(
+    app: Flask,
+    settings: Settings,
+    *,
+    camera: bool = False,
+    connect: Callable[[], Iterable[str]] = tuple,
+) -> None:
+    """Give `app` the shared templates, static files (at `/shared/`) and strict security headers.
+
+    A view that sets one of these headers itself is left alone. Requests for a host that is not ours
+    are answered with 421.
+
+    Args:
+        camera: whether pages of this app may ask for the camera.
+        connect: called for each response; further sources that its scripts may connect to,
+            as the Content-Security-Policy writes them.
+    """
+    app.register_blueprint(
+        Blueprint(
+            "shared",
+            __name__,
+            static_folder="static",
+            static_url_path="/shared",
+            template_folder="templates",
+        )
+    )
+
+    @app.before_request
+    def refuse_other_hosts() -> None:
+        """See `answers_to`. Every browser sends a Host; without one, the client is a program."""
+        host = request.headers.get("Host", "")
+        if host and not answers_to(settings, host):
+            raise MisdirectedRequest(
+                "This server answers to the names and addresses of its own machine only; if the "
+                "name in the address bar is one, add the page to RELAY_ORIGINS, for example "
+                "http://NAME:PORT, and start again."
+            )
+
+    @app.after_request
+    def secure(response: Response) -> Response:
+        sources = " ".join(["'self'", *connect()])
+        headers = {
+            **_HEADERS,
+            "Content-Security-Policy": (
+                "default-src 'self'; img-src 'self' blob: data:; "
+                f"connect-src {sources}; object-src 'none'; base-uri 'none'; "
+                "form-action 'self'; frame-ancestors 'none'"
+            ),
+            # the camera is left to the page that uses it
+            "Permissions-Policy": (
+                f"camera=({'self' if camera else ''}), microphone=(), geolocation=()"
+            ),
+        }
+        for name, value in headers.items():
+            response.headers.setdefault(name, value)
+        return response
+
+
+def neighbour_url(port: int) -> str:
+    """The URL of another server of ours, for the client of the current request."""
+    return url_on_port(request.scheme, request.host, port)
+
+
+def relay_sources(settings: Settings) -> list[str]:
+    """What a page's script may connect to in order to reach the relay, for `connect-src`."""
+    url = settings.relay_public_url or neighbour_url(settings.relay_port).rstrip("/")
+    if "[" in url:  # the policy's grammar has no word for an IPv6 address, so allow the schemes
+        return ["http:", "https:", "ws:", "wss:"]
+    return [url, "ws" + url.removeprefix("http")] if url else []

@@ -1,0 +1,865 @@
+"""app1's HTTP, without sockets: Flask's test client, the tiny model, and a relay that is a list."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import re
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+from werkzeug.test import TestResponse
+
+from app1.app import App1, create_app
+from app1.publisher import RelayError
+from app1.uploads import MAX_PICTURES
+from captioner import Captioner
+from common.settings import Settings
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+class Relay:
+    """Takes everything that is published, or nothing while it is not `up`."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def connect(self, ended: Callable[[], None]) -> Relay:
+        if not self.up:
+            raise RelayError("connection refused")
+        return self
+
+    @property
+    def alive(self) -> bool:
+        return self.up
+
+    def call(self, event: str, payload: dict[str, Any], timeout: float) -> dict[str, Any]:
+        if not self.up:
+            raise RelayError("the connection broke")
+        self.events.append((event, payload))
+        return {"ok": True, "seq": len(self.events)}
+
+    def emit(self, event: str, payload: dict[str, Any]) -> None:
+        self.events.append((event, payload))
+
+    def close(self) -> None:
+        pass
+
+    def of(self, name: str) -> list[dict[str, Any]]:
+        return [payload for event, payload in self.events if event == name]
+
+
+@pytest.fixture
+def relay() -> Relay:
+    return Relay()
+
+
+@pytest.fixture
+def start(
+    settings_of: Callable[..., Settings],
+    tiny_model: Path,
+    relay: Relay,
+    wait_for: Callable[..., None],
+) -> Iterator[Callable[..., App1]]:
+    started: list[App1] = []
+
+    def make(load: Callable[[], Captioner] | None = None, **environment: object) -> App1:
+        settings = settings_of(CAPTIONER_MODEL=tiny_model, **environment)
+        parts = App1(settings, load, connect=relay.connect)
+        started.append(parts)
+        parts.start()
+        if load is None:
+            wait_for(lambda: parts.worker.ready)
+        if relay.up:
+            wait_for(lambda: parts.publisher._caught_up)
+        return parts
+
+    yield make
+    for parts in started:
+        parts.stop()
+
+
+@pytest.fixture
+def parts(start: Callable[..., App1]) -> App1:
+    return start()
+
+
+@pytest.fixture
+def client(parts: App1) -> FlaskClient:
+    return create_app(parts).test_client()
+
+
+Files = list[tuple[bytes, str]]
+Send = Callable[..., TestResponse]
+
+
+@pytest.fixture
+def send(multipart: Callable[..., tuple[bytes, str]]) -> Send:
+    def post(
+        client: FlaskClient,
+        *files: tuple[bytes, str],
+        to: str = "/api/captions",
+        headers: dict[str, str] | None = None,
+        **fields: object,
+    ) -> TestResponse:
+        body, kind = multipart(*files, **fields)
+        return client.post(to, data=body, content_type=kind, headers=headers)
+
+    return post
+
+
+def problem_of(response: TestResponse) -> dict[str, Any]:
+    assert response.mimetype == "application/problem+json"
+    body = json.loads(response.data)
+    assert set(body) == {"type", "title", "status", "detail"}
+    assert body["status"] == response.status_code
+    assert re.fullmatch(r"[A-Z\"'0-9].*\.", body["detail"]), "one sentence"
+    assert "Traceback" not in response.text
+    return dict(body)
+
+
+class TestCaption:
+    def test_one_picture(
+        self,
+        client: FlaskClient,
+        send: Send,
+        relay: Relay,
+        picture: Callable[..., bytes],
+        tiny_model: Path,
+    ) -> None:
+        photo = picture("jpeg", RED)
+        response = send(client, (photo, "photo.jpg"))
+        assert response.status_code == 200
+        assert response.headers["Cache-Control"] == "no-store"
+        body = response.json
+        assert body is not None
+        expected = Captioner.load(tiny_model).caption(photo)
+        assert body["caption"] == expected.text
+        assert body["probability"] == pytest.approx(expected.probability, abs=1e-6)
+        assert body["confident"] is expected.confident
+        assert body["sureness"] is expected.sureness is None
+        assert [c["caption"] for c in body["candidates"]] == [c.text for c in expected.candidates]
+        assert [word["word"] for word in body["words"]] == [w.word for w in expected.words]
+        assert all(set(word) == {"word", "probability"} for word in body["words"])
+        logs = [math.log(word["probability"]) for word in body["words"]]
+        assert body["probability"] == pytest.approx(math.exp(sum(logs) / len(logs)), rel=1e-3)
+        assert body["model"] == "tiny"
+        assert body["published"] == "delivered"
+        assert body["elapsed_ms"] >= 0
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", body["created_at"])
+
+    def test_what_the_relay_gets(
+        self, client: FlaskClient, send: Send, relay: Relay, picture: Callable[..., bytes]
+    ) -> None:
+        body = send(client, (picture("png", width=1000, height=500), "../dir/Föto <b>.png")).json
+        assert body is not None
+        (begun,), (published,) = relay.of("captioning"), relay.of("predict")
+        assert relay.events[0][0] == "captioning", "before the caption"
+        assert set(begun) == {"id", "image_path", "thumbnail"}
+        assert set(published) == {
+            "id", "caption", "image_path", "candidates", "words", "sureness", "confident",
+            "thumbnail", "created_at", "model", "elapsed_ms",
+        }  # fmt: skip
+        for payload in (begun, published):
+            assert payload["id"] == body["id"]
+            assert payload["image_path"] == "Föto <b>.png"
+        for name in ("caption", "candidates", "words", "confident", "created_at", "model"):
+            assert published[name] == body[name]
+        thumbnail = Image.open(io.BytesIO(published["thumbnail"]))
+        assert thumbnail.format == "JPEG"
+        assert thumbnail.size == (640, 320)
+
+    def test_metadata_does_not_leave_the_house(
+        self, client: FlaskClient, send: Send, relay: Relay
+    ) -> None:
+        photo = Image.new("RGB", (60, 40), RED)
+        exif = Image.Exif()
+        exif[0x0112], exif[0x010E] = 6, "where I live"
+        file = io.BytesIO()
+        photo.save(file, "jpeg", exif=exif)
+        assert b"where I live" in file.getvalue()
+        send(client, (file.getvalue(), "a.jpg"))
+        thumbnail = relay.of("predict")[0]["thumbnail"]
+        assert b"where I live" not in thumbnail
+        assert Image.open(io.BytesIO(thumbnail)).size == (40, 60), "upright"
+
+    def test_a_thumbnail_is_never_more_than_the_relay_takes(
+        self, client: FlaskClient, send: Send, relay: Relay
+    ) -> None:
+        noise = np.random.default_rng(1).integers(0, 256, (640, 640, 3), np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(noise).save(file, "png")
+        assert send(client, (file.getvalue(), "a.png")).status_code == 200
+        thumbnail = relay.of("predict")[0]["thumbnail"]
+        assert len(thumbnail) <= 200_000
+        assert Image.open(io.BytesIO(thumbnail)).size in ((480, 480), (320, 320))
+
+    def test_word_by_word(
+        self, client: FlaskClient, send: Send, picture: Callable[..., bytes]
+    ) -> None:
+        body = send(client, (picture(), "a.jpg"), attention=1).json
+        assert body is not None
+        for word in body["words"]:
+            assert [len(row) for row in word["attention"]] == [4, 4, 4, 4]
+            assert sum(map(sum, word["attention"])) == pytest.approx(1, abs=1e-3)
+
+    def test_beam_size_and_candidates(
+        self, client: FlaskClient, send: Send, picture: Callable[..., bytes]
+    ) -> None:
+        one = send(client, (picture(), "a.jpg"), beam_size=1).json
+        five = send(client, (picture(), "a.jpg"), beam_size=5).json
+        two = send(client, (picture(), "a.jpg"), beam_size=5, max_candidates=2).json
+        assert one
+        assert five
+        assert two
+        assert len(one["candidates"]) == 1
+        assert len(five["candidates"]) == 5
+        assert two["candidates"] == five["candidates"][:2]
+
+    @pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "gif", "bmp", "tiff"])
+    def test_kinds_of_pictures(
+        self, client: FlaskClient, send: Send, picture: Callable[..., bytes], kind: str
+    ) -> None:
+        assert send(client, (picture(kind), f"a.{kind}")).status_code == 200
+
+    def test_several_pictures_in_order_a_broken_one_in_its_place(
+        self, client: FlaskClient, send: Send, relay: Relay, picture: Callable[..., bytes]
+    ) -> None:
+        red, blue = picture("jpeg", RED), picture("jpeg", BLUE)
+        response = send(client, (red, "1.jpg"), (b"text", "2.jpg"), (blue, "3.jpg"))
+        assert response.status_code == 200
+        assert response.json is not None
+        first, broken, third = response.json["results"]
+        assert first["caption"] == send(client, (red, "a.jpg")).json["caption"]  # type: ignore[index]
+        assert third["caption"] == send(client, (blue, "a.jpg")).json["caption"]  # type: ignore[index]
+        assert first["caption"] != third["caption"]
+        assert set(broken) == {"error"}
+        assert broken["error"]["status"] == 415
+        assert [p["image_path"] for p in relay.of("predict")][:2] == ["1.jpg", "3.jpg"]
+
+    def test_a_relay_that_is_away_is_not_waited_for(
+        self, start: Callable[..., App1], send: Send, relay: Relay, picture: Callable[..., bytes],
+        wait_for: Callable[..., None],
+    ) -> None:  # fmt: skip
+        relay.up = False
+        parts = start()
+        client = create_app(parts).test_client()
+        body = send(client, (picture(), "a.jpg")).json
+        assert body is not None
+        assert body["published"] == "queued"
+        relay.up = True
+        wait_for(lambda: relay.of("predict"))
+        assert relay.of("predict")[0]["id"] == body["id"]
+
+
+class TestTheSamePhotoAgain:
+    """Answered from memory, and outside like any other."""
+
+    @pytest.fixture
+    def calls(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """The beam size of each call of the captioner."""
+        calls: list[int] = []
+        original = Captioner.caption_rgb
+
+        def count(*args: Any, **options: Any) -> Any:
+            calls.append(options["beam_size"])
+            return original(*args, **options)
+
+        monkeypatch.setattr(Captioner, "caption_rgb", count)
+        return calls
+
+    @pytest.fixture
+    def hold(self, parts: App1, wait_for: Callable[..., None]) -> Iterator[threading.Event]:
+        """Until this is set, the captioner is at work on something else."""
+        release = threading.Event()
+
+        def occupy() -> None:
+            with parts.worker.admit():
+                parts.worker.run(lambda captioner: release.wait(30))
+
+        thread = threading.Thread(target=occupy)
+        thread.start()
+        wait_for(lambda: parts.worker.taken == 1 and parts.worker._jobs.empty())
+        yield release
+        release.set()
+        thread.join()
+
+    def test_the_answer(
+        self, client: FlaskClient, send: Send, relay: Relay, picture: Callable[..., bytes],
+        calls: list[int], wait_for: Callable[..., None],
+    ) -> None:  # fmt: skip
+        photo = picture()
+        first = send(client, (photo, "a.jpg")).json
+        second = send(client, (photo, "b.jpg")).json
+        assert first
+        assert second
+        own = {"id", "delete_token", "created_at", "elapsed_ms"}
+        assert {k: v for k, v in first.items() if k not in own} == {
+            k: v for k, v in second.items() if k not in own
+        }
+        assert first["id"] != second["id"]
+        assert first["delete_token"] != second["delete_token"]
+        assert first["created_at"] <= second["created_at"]
+        assert calls == [3]
+        wait_for(lambda: len(relay.of("predict")) == 2)
+        one, other = relay.of("predict")
+        assert set(one) == set(other)
+        assert [p["id"] for p in (one, other)] == [first["id"], second["id"]]
+        assert [p["image_path"] for p in (one, other)] == ["a.jpg", "b.jpg"]
+        assert one["thumbnail"] == other["thumbnail"]
+        assert all(set(word) == {"word", "probability"} for word in other["words"])
+        lines = client.get("/metrics").text.splitlines()
+        assert "app1_cache_hits_total 1.0" in lines
+        assert 'app1_pictures_total{outcome="captioned"} 2.0' in lines
+        assert "app1_caption_seconds_count 1.0" in lines
+
+    def test_other_options_are_other_answers(
+        self, client: FlaskClient, send: Send, picture: Callable[..., bytes], calls: list[int]
+    ) -> None:
+        photo = (picture(), "a.jpg")
+        plain = send(client, photo).json
+        maps = send(client, photo, attention=1).json
+        assert calls == [3], "attention needs no other search"
+        assert plain
+        assert maps
+        assert "attention" not in plain["words"][0]
+        assert maps["words"][0]["attention"]
+        one = send(client, photo, max_candidates=1).json
+        assert one
+        assert one["candidates"] == plain["candidates"][:1]
+        send(client, photo, beam_size=5)
+        send(client, (picture(colour=BLUE), "a.jpg"))
+        assert calls == [3, 3, 5, 3]
+
+    def test_it_waits_for_nobody(
+        self, client: FlaskClient, send: Send, parts: App1, picture: Callable[..., bytes],
+        calls: list[int], request: pytest.FixtureRequest,
+    ) -> None:  # fmt: skip
+        first = send(client, (picture(), "a.jpg")).json
+        release = request.getfixturevalue("hold")
+        second = send(client, (picture(), "a.jpg")).json
+        assert not release.is_set()
+        assert first
+        assert second
+        assert first["caption"] == second["caption"]
+
+    def test_sent_twice_at_the_same_time_it_is_work_for_one(
+        self, send: Send, parts: App1, picture: Callable[..., bytes], calls: list[int],
+        hold: threading.Event, wait_for: Callable[..., None],
+    ) -> None:  # fmt: skip
+        app = create_app(parts)
+        with ThreadPoolExecutor() as pool:
+            both = [pool.submit(send, app.test_client(), (picture(), f"{i}.jpg")) for i in range(2)]
+            wait_for(lambda: parts.worker._jobs.qsize() == 2)
+            hold.set()
+            answers: list[Any] = [one.result().json for one in both]
+        assert calls == [3]
+        assert answers[0]["caption"] == answers[1]["caption"]
+        assert answers[0]["id"] != answers[1]["id"]
+        assert "app1_cache_hits_total 1.0" in app.test_client().get("/metrics").text
+
+    @pytest.mark.parametrize("by", ["api", "form"])
+    def test_a_deleted_photo_is_not_remembered(
+        self, client: FlaskClient, send: Send, parts: App1, picture: Callable[..., bytes],
+        calls: list[int], by: str,
+    ) -> None:  # fmt: skip
+        send(client, (picture(), "a.jpg"))
+        second = send(client, (picture(), "a.jpg")).json
+        assert second
+        assert len(parts.cache) == 1
+        token = second["delete_token"]
+        if by == "api":
+            path = f"/api/captions/{second['id']}"
+            client.delete(path, headers={"Authorization": f"Bearer {token}"})
+        else:
+            client.post("/delete", data={"id": second["id"], "delete_token": token})
+        assert (len(parts.cache), parts.cache.bytes) == (0, 0)
+        send(client, (picture(), "a.jpg"))
+        assert calls == [3, 3]
+
+    def test_what_failed_is_not_remembered(
+        self, client: FlaskClient, send: Send, parts: App1, picture: Callable[..., bytes],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        with monkeypatch.context() as patch:
+            patch.setattr(Captioner, "caption_rgb", lambda *a, **k: 1 / 0)
+            assert send(client, (picture(), "a.jpg")).status_code == 500
+        for _ in range(2):
+            assert send(client, (b"text", "a.jpg")).status_code == 415
+        assert len(parts.cache) == 0
+        assert send(client, (picture(), "a.jpg")).status_code == 200
+
+
+class TestBadRequests:
+    """The contract's answer to each, and a good upload right afterwards is answered."""
+
+    @pytest.fixture(autouse=True)
+    def _still_serving(
+        self, client: FlaskClient, send: Send, picture: Callable[..., bytes]
+    ) -> Iterator[None]:
+        yield
+        assert send(client, (picture(), "a.jpg")).status_code == 200
+
+    def test_no_file(self, client: FlaskClient) -> None:
+        for data in ({}, {"image": "a text"}, {"other": (io.BytesIO(b"x"), "a.jpg")}):
+            response = client.post(
+                "/api/captions", data=data, content_type="multipart/form-data; boundary=x"
+            )
+            assert response.status_code == 400
+            assert "picture" in problem_of(response)["detail"]
+
+    @pytest.mark.parametrize(
+        ("body", "kind"),
+        [
+            (b"", None),
+            (b"", "multipart/form-data"),
+            (b"", "multipart/form-data; boundary="),
+            (b"nonsense", "multipart/form-data; boundary=x"),
+            (b"--x\r\n", "multipart/form-data; boundary=x"),
+            (b"--x\r\nno colon\r\n\r\nabc\r\n--x--", "multipart/form-data; boundary=x"),
+            (b"--x\r\nContent-Disposition: form-data\r\n\r\nabc\r\n--x--",
+             "multipart/form-data; boundary=x"),
+            (b"\xff\xd8\xff", "image/jpeg"),
+            (b'{"image": "abc"}', "application/json"),
+            (b"image=%ff%fe&beam_size=%00", "application/x-www-form-urlencoded"),
+        ],
+    )  # fmt: skip
+    def test_not_a_form_with_a_file(
+        self, client: FlaskClient, body: bytes, kind: str | None
+    ) -> None:
+        response = client.post("/api/captions", data=body, content_type=kind)
+        assert response.status_code == 400
+        problem_of(response)
+
+    @pytest.mark.parametrize(
+        ("content", "status", "words"),
+        [
+            (b"", 400, "empty"),
+            (b"This is a text file.", 415, "JPEG"),
+            (b"%PDF-1.7", 415, "JPEG"),
+            (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "JPEG"),
+            (b"\x89PNG\r\n\x1a\n", 422, ""),
+        ],
+    )
+    def test_not_a_picture(
+        self, client: FlaskClient, send: Send, content: bytes, status: int, words: str
+    ) -> None:
+        response = send(client, (content, "photo.jpg"))
+        assert response.status_code == status
+        assert words in problem_of(response)["detail"]
+
+    def test_a_truncated_jpeg(self, client: FlaskClient, send: Send, relay: Relay) -> None:
+        noise = Image.effect_noise((400, 300), 80)
+        file = io.BytesIO()
+        noise.save(file, "jpeg")
+        response = send(client, (file.getvalue()[: len(file.getvalue()) // 3], "a.jpg"))
+        assert response.status_code == 422
+        problem_of(response)
+        assert relay.events == [], "nothing was announced, so nobody waits for it"
+
+    def test_a_200_megapixel_png(self, client: FlaskClient, send: Send) -> None:
+        file = io.BytesIO()
+        Image.new("1", (20_000, 10_000)).save(file, "png")
+        response = send(client, (file.getvalue(), "a.png"))
+        assert response.status_code == 413
+        assert "pixels" in problem_of(response)["detail"]
+
+    def test_too_many_bytes(
+        self, client: FlaskClient, send: Send, picture: Callable[..., bytes]
+    ) -> None:
+        response = send(client, (picture() + bytes(21 * 2**20), "a.jpg"))
+        assert response.status_code == 413
+        assert "MB" in problem_of(response)["detail"]
+
+    def test_a_request_of_too_many_bytes(self, client: FlaskClient) -> None:
+        response = client.post(
+            "/api/captions",
+            data=b"",
+            content_type="multipart/form-data; boundary=x",
+            environ_overrides={"CONTENT_LENGTH": str(200 * 2**20)},
+        )
+        assert response.status_code == 413
+        problem_of(response)
+
+    def test_too_many_pictures(
+        self, client: FlaskClient, send: Send, picture: Callable[..., bytes]
+    ) -> None:
+        response = send(client, *[(picture(), "a.jpg")] * (MAX_PICTURES + 1))
+        assert response.status_code == 400
+        assert str(MAX_PICTURES) in problem_of(response)["detail"]
+
+    def test_too_many_parts(self, client: FlaskClient) -> None:
+        body = b"".join(
+            b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n' for _ in range(2000)
+        )
+        response = client.post(
+            "/api/captions", data=body + b"--x--", content_type="multipart/form-data; boundary=x"
+        )
+        assert response.status_code == 413
+        problem_of(response)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            *(("beam_size", value) for value in ("0", "11", "-1", "x", "3.5", "1e1", "٣", " 3")),
+            *(("max_candidates", value) for value in ("0", "11", "nan", "9" * 5000)),
+            *(("attention", value) for value in ("2", "yes", "true")),
+        ],
+    )
+    def test_fields_out_of_range(
+        self, client: FlaskClient, send: Send, picture: Callable[..., bytes], field: str, value: str
+    ) -> None:
+        response = send(client, (picture(), "a.jpg"), **{field: value})
+        assert response.status_code == 400
+        assert field in problem_of(response)["detail"]
+
+    @pytest.mark.parametrize(
+        ("method", "path", "status"),
+        [
+            ("GET", "/api/nothing", 404),
+            ("GET", "/api/captions", 405),
+            ("PUT", "/api/captions", 405),
+            ("GET", "/api/captions/1", 405),
+            ("PATCH", "/api/model", 405),
+            ("POST", "/api/captions/%00%ff", 405),
+        ],
+    )
+    def test_addresses(self, client: FlaskClient, method: str, path: str, status: int) -> None:
+        response = client.open(path, method=method)
+        assert response.status_code == status
+        problem_of(response)
+        assert status != 405 or response.headers["Allow"]
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"},
+            {"Origin": "http://localhost:8000", "Sec-Fetch-Site": "same-site"},
+            {"Origin": "null", "Sec-Fetch-Site": "cross-site"},  # a sandboxed frame, a data: URL
+            {"Origin": "http://localhost:8000"},  # a browser without Sec-Fetch-Site
+            {"Origin": "null"},
+        ],
+    )
+    def test_a_page_of_another_site(
+        self, client: FlaskClient, send: Send, relay: Relay, parts: App1,
+        picture: Callable[..., bytes], headers: dict[str, str],
+    ) -> None:  # fmt: skip
+        """Not one of the routes that change something does so for it."""
+        own = send(client, (picture(), "a.jpg"), headers={"Sec-Fetch-Site": "same-origin"}).json
+        assert own
+        before = list(relay.events)
+        token = own["delete_token"]
+        for path in ("/", "/api/captions"):
+            assert send(client, (picture(), "b.jpg"), to=path, headers=headers).status_code == 403
+        delete = {"id": own["id"], "delete_token": token}
+        assert client.post("/delete", data=delete, headers=headers).status_code == 403
+        response = client.delete(
+            f"/api/captions/{own['id']}", headers={**headers, "Authorization": f"Bearer {token}"}
+        )
+        assert response.status_code == 403
+        problem_of(response)
+        changing = {
+            (rule.rule, method)
+            for rule in client.application.url_map.iter_rules()
+            for method in (rule.methods or set()) - {"GET", "HEAD", "OPTIONS"}
+        }
+        assert len(changing) == 4, "those above"
+        assert relay.events == before
+        assert len(parts.outbox) == 0
+
+    def test_another_name_for_this_machine(
+        self, client: FlaskClient, send: Send, relay: Relay, picture: Callable[..., bytes]
+    ) -> None:
+        evil = {"Host": "evil.example:5001", "Origin": "http://evil.example:5001"}
+        response = send(client, (picture(), "a.jpg"), headers=evil)
+        assert response.status_code == 421
+        assert "RELAY_ORIGINS" in problem_of(response)["detail"]
+        assert relay.events == []
+
+    def test_a_decoder_that_trips(
+        self, client: FlaskClient, send: Send, picture: Callable[..., bytes],
+        monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    ) -> None:  # fmt: skip
+        with monkeypatch.context() as patch:
+            patch.setattr("captioner.picture.read_picture", lambda *a, **k: 1 / 0)
+            response = send(client, (picture(), "a.jpg"))
+        assert response.status_code == 422
+        problem_of(response)
+        assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_failure_of_ours_is_told_to_viewers_and_shows_no_stack_trace(
+    client: FlaskClient, send: Send, relay: Relay, picture: Callable[..., bytes],
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    wait_for: Callable[..., None],
+) -> None:  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(Captioner, "caption_rgb", lambda *a, **k: 1 / 0)
+        response = send(client, (picture(), "a.jpg"))
+    assert response.status_code == 500
+    assert "Zero" not in problem_of(response)["detail"]
+    assert "ZeroDivisionError" in caplog.text
+    assert relay.of("captioning_failed")[0]["id"] == relay.of("captioning")[0]["id"]
+    assert send(client, (picture(), "a.jpg")).status_code == 200
+
+
+def test_past_the_queue_503(
+    start: Callable[..., App1], send: Send, tiny_model: Path, picture: Callable[..., bytes],
+    wait_for: Callable[..., None],
+) -> None:  # fmt: skip
+    loading = threading.Event()
+
+    def load() -> Captioner:
+        loading.wait(10)
+        return Captioner.load(tiny_model)
+
+    parts = start(load, CAPTIONER_QUEUE=1)
+    app = create_app(parts)
+
+    def upload() -> TestResponse:
+        return send(app.test_client(), (picture(), "a.jpg"))
+
+    with ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(upload) for _ in range(2)]
+        wait_for(lambda: parts.worker.taken == 2)
+        response = upload()
+        assert response.status_code == 503
+        assert int(response.headers["Retry-After"]) >= 1
+        problem_of(response)
+        client = app.test_client()
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/readyz").status_code == 503
+        model = client.get("/api/model")
+        assert model.status_code == 503
+        assert model.headers["Retry-After"]
+        problem_of(model)
+        assert client.get("/").status_code == 200
+        loading.set()
+        assert [future.result().status_code for future in waiting] == [200, 200]
+    assert client.get("/readyz").json == {"status": "ready"}
+
+
+def test_past_the_rate_429(
+    start: Callable[..., App1], send: Send, picture: Callable[..., bytes]
+) -> None:
+    app = create_app(start(CAPTIONER_RATE="3/hour"))
+    one, other = app.test_client(), app.test_client()
+    other.environ_base["REMOTE_ADDR"] = "192.0.2.9"
+    assert send(one, (picture(), "a.jpg"), (picture(), "b.jpg")).status_code == 200
+    assert send(one, (picture(), "a.jpg")).status_code == 200
+    for forged in ({}, {"X-Forwarded-For": "192.0.2.77"}, {"Forwarded": "for=192.0.2.77"}):
+        response = send(one, (picture(), "a.jpg"), headers=forged)
+        assert response.status_code == 429
+        assert 1000 < int(response.headers["Retry-After"]) <= 1200
+        problem_of(response)
+    page = send(one, (picture(), "a.jpg"), to="/")
+    assert page.status_code == 429
+    assert page.headers["Retry-After"]
+    assert page.mimetype == "text/html"
+    assert send(other, (picture(), "a.jpg")).status_code == 200
+    assert one.get("/api/model").status_code == 200
+
+
+class TestDelete:
+    def test_by_whoever_uploaded_it(
+        self, client: FlaskClient, send: Send, relay: Relay, picture: Callable[..., bytes],
+        wait_for: Callable[..., None],
+    ) -> None:  # fmt: skip
+        body = send(client, (picture(), "a.jpg")).json
+        assert body is not None
+        for _ in range(2):  # it may be repeated
+            response = client.delete(
+                f"/api/captions/{body['id']}",
+                headers={"Authorization": f"Bearer {body['delete_token']}"},
+            )
+            assert response.status_code == 204
+            assert response.data == b""
+        wait_for(lambda: relay.of("forget"))
+        assert relay.of("forget")[0] == {"id": body["id"]}
+
+    def test_by_nobody_else(
+        self, client: FlaskClient, send: Send, relay: Relay, picture: Callable[..., bytes]
+    ) -> None:
+        first = send(client, (picture(), "a.jpg")).json
+        second = send(client, (picture(), "a.jpg")).json
+        assert first
+        assert second
+        path = f"/api/captions/{first['id']}"
+        for header in (None, "Bearer", "Bearer ", f"Basic {first['delete_token']}"):
+            response = client.delete(path, headers={"Authorization": header} if header else {})
+            assert response.status_code == 401
+            assert response.headers["WWW-Authenticate"] == "Bearer"
+            problem_of(response)
+        for token in (second["delete_token"], "x", "é"):
+            response = client.delete(path, headers={"Authorization": f"Bearer {token}"})
+            assert response.status_code == 403
+            problem_of(response)
+        response = client.delete(
+            path,
+            headers={
+                "Authorization": f"Bearer {first['delete_token']}",
+                "Origin": "https://evil.example",
+            },
+        )
+        assert response.status_code == 403
+        assert relay.of("forget") == []
+
+    def test_after_a_restart(
+        self, start: Callable[..., App1], send: Send, picture: Callable[..., bytes]
+    ) -> None:
+        before = start(RELAY_TOKEN="one")
+        body = send(create_app(before).test_client(), (picture(), "a.jpg")).json
+        assert body is not None
+        before.stop()
+        response = (
+            create_app(start(RELAY_TOKEN="another"))
+            .test_client()
+            .delete(
+                f"/api/captions/{body['id']}",
+                headers={"Authorization": f"Bearer {body['delete_token']}"},
+            )
+        )
+        assert response.status_code == 204
+
+
+class TestPage:
+    """The page without JavaScript; what it looks like is the browser tests' business."""
+
+    def test_upload(
+        self, client: FlaskClient, send: Send, relay: Relay, picture: Callable[..., bytes]
+    ) -> None:
+        response = send(client, (picture(), "<b>.jpg"), to="/")
+        assert response.status_code == 200
+        published = relay.of("predict")[0]
+        assert published["caption"] in response.text
+        thumbnail = base64.b64encode(published["thumbnail"]).decode()
+        assert f"data:image/jpeg;base64,{thumbnail}" in response.text
+        first = response.text.partition("<template")[0]
+        verdict = "Fairly sure" if published["confident"] else "Not sure"
+        assert first.index(f">{verdict}<") < first.index(f">{published['caption']}<")
+        assert '<details class="sureness" hidden>' in first, "this model cannot tell"
+        assert "&lt;b&gt;.jpg" in response.text
+        assert "<b>.jpg" not in response.text
+
+    def test_delete(
+        self, client: FlaskClient, send: Send, relay: Relay, picture: Callable[..., bytes],
+        wait_for: Callable[..., None],
+    ) -> None:  # fmt: skip
+        page = send(client, (picture(), "a.jpg"), to="/").text
+        fields = dict(re.findall(r'name="(id|delete_token)" value="([^"]+)"', page))
+        assert client.post("/delete", data={**fields, "delete_token": "x"}).status_code == 403
+        assert client.post("/delete", data={}).status_code == 400
+        response = client.post("/delete", data=fields)
+        assert response.status_code == 200
+        assert "Deleted from every screen." in response.text
+        wait_for(lambda: relay.of("forget"))
+        assert relay.of("forget")[0] == {"id": fields["id"]}
+
+    @pytest.mark.parametrize(
+        ("files", "status"),
+        [
+            ([], 400),
+            ([(b"", "")], 400),
+            ([(b"", "a.jpg")], 400),
+            ([(b"text", "a.jpg")], 415),
+            ([(b"text", "a.jpg"), (b"\x89PNG\r\n\x1a\n", "b.png")], 415),
+        ],
+    )
+    def test_errors_are_sentences_in_the_page(
+        self, client: FlaskClient, send: Send, files: Files, status: int
+    ) -> None:
+        response = send(client, *files, to="/")
+        assert response.status_code == status
+        assert response.mimetype == "text/html"
+        assert '<input type="file"' in response.text
+
+    @pytest.mark.parametrize(
+        ("method", "path", "status"),
+        [("GET", "/nothing/here", 404), ("DELETE", "/", 405), ("POST", "/healthz", 405)],
+    )
+    def test_addresses(self, client: FlaskClient, method: str, path: str, status: int) -> None:
+        response = client.open(path, method=method)
+        assert response.status_code == status
+        assert response.mimetype == "text/html"
+
+    def test_headers(self, client: FlaskClient) -> None:
+        for path in ("/", "/api/model", "/nothing", "/static/upload.js"):
+            response = client.get(path)
+            headers = response.headers
+            response.close()
+            policy = headers["Content-Security-Policy"]
+            assert "default-src 'self'" in policy
+            assert "unsafe" not in policy
+            assert headers["X-Content-Type-Options"] == "nosniff"
+            assert headers["X-Frame-Options"] == "DENY"
+            assert headers["Referrer-Policy"] == "same-origin", "a form has to send its origin"
+        assert client.get("/").headers["Cache-Control"] == "no-store"
+
+
+def test_model(client: FlaskClient, tiny_model: Path) -> None:
+    response = client.get("/api/model")
+    assert response.status_code == 200
+    assert response.json == json.loads((tiny_model / "manifest.json").read_bytes())
+
+
+def test_metrics(client: FlaskClient, send: Send, picture: Callable[..., bytes]) -> None:
+    send(client, (picture(), "a.jpg"), (b"text", "b.jpg"))
+    client.get("/nothing/at/all")
+    response = client.get("/metrics")
+    assert response.mimetype == "text/plain"
+    lines = response.text.splitlines()
+    for line in (
+        'app1_pictures_total{outcome="captioned"} 1.0',
+        'app1_pictures_total{outcome="415"} 1.0',
+        'app1_http_requests_total{route="/api/captions",status="200"} 1.0',
+        'app1_http_requests_total{route="none",status="404"} 1.0',
+        "app1_upload_seconds_count 1.0",
+        "app1_ready 1.0",
+        "app1_uploads_in_house 0.0",
+        "app1_relay_connected 1.0",
+        "app1_outbox_waiting 0.0",
+    ):
+        assert line in lines
+
+
+def test_the_description_names_every_route_and_every_answer(
+    client: FlaskClient, send: Send, picture: Callable[..., bytes]
+) -> None:
+    description = client.get("/openapi.json").json
+    assert description is not None
+    described = {
+        (method.upper(), re.sub(r"{\w+}", "ID", path))
+        for path, methods in description["paths"].items()
+        for method in methods
+    }
+    pages = {("GET", "/"), ("POST", "/"), ("POST", "/delete")}
+    routes = {
+        (method, re.sub(r"<\w+>", "ID", rule.rule))
+        for rule in client.application.url_map.iter_rules()
+        if not rule.endpoint.endswith("static")
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert described == routes - pages
+    schemas = description["components"]["schemas"]
+    body = send(client, (picture(), "a.jpg"), attention=1).json
+    assert body is not None
+    assert set(body) == set(schemas["Captioned"]["properties"])
+    assert set(body) == set(schemas["Captioned"]["required"])
+    assert set(body["words"][0]) == set(schemas["Word"]["properties"])
+    assert set(body["candidates"][0]) == set(schemas["Candidate"]["properties"])
+    answers = description["paths"]["/api/captions"]["post"]["responses"]
+    assert set(answers) == {"200", "400", "403", "413", "415", "422", "429", "503"}
+    fields = description["paths"]["/api/captions"]["post"]["requestBody"]["content"]
+    image = fields["multipart/form-data"]["schema"]["properties"]["image"]
+    assert image["maxItems"] == MAX_PICTURES

@@ -1,0 +1,131 @@
+"""The benchmarks measure what they say. No figure is tested: those are the machine's."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import machine, table
+from benchmarks.captions import Clock, TimedEngine, staged
+from benchmarks.photos import photo_of_12_megapixels, photos, unlike_any_other
+from benchmarks.servers import MemoryWatch, Viewer, settings
+from benchmarks.serving import Photos, crowded, in_a_loop, one_at_a_time
+from captioner import Captioner
+from captioner.model_folder import ModelFolder
+from captioner.picture import read_picture
+from tests.kit.servers import Server
+
+
+def test_ways_take_turns_and_the_first_turn_does_not_count() -> None:
+    called: list[str] = []
+    ways = {
+        "a": machine.Way(lambda: called.append("a"), calls=2),
+        "b": machine.Way(lambda: called.append("b")),
+    }
+    milliseconds = machine.in_turns(ways, turns=2)
+    assert "".join(called) == "aab" + "baa" + "aab"
+    assert {name: len(values) for name, values in milliseconds.items()} == {"a": 4, "b": 2}
+
+
+@pytest.mark.parametrize(
+    ("count", "percent", "expected"), [(100, 99, 99), (100, 100, 100), (20, 95, 19), (1, 50, 1)]
+)
+def test_percentile(count: int, percent: float, expected: int) -> None:
+    assert machine.percentile(list(range(count, 0, -1)), percent) == expected
+
+
+def test_the_description_says_nothing_of_whose_machine_it_is() -> None:
+    text = json.dumps(machine.describe())
+    assert platform.node() not in text
+    assert str(Path.home()) not in text
+
+
+def test_photos_differ_and_stay_the_same() -> None:
+    four = photos(4)
+    assert len({*four}) == 4
+    assert four == photos(4)
+    assert [read_picture(photo).shape for photo in four] == [(375, 500, 3)] * 4
+    assert read_picture(photo_of_12_megapixels()).shape == (3000, 4000, 3)
+
+
+def test_a_new_comment_makes_another_file_of_the_same_photo() -> None:
+    (photo,) = photos(1)
+    first, second = unlike_any_other(photo, 1), unlike_any_other(photo, 2)
+    assert len({photo, first, second}) == 3
+    assert (read_picture(first) == read_picture(photo)).all()
+
+
+def test_each_part_of_a_caption_is_timed_once_a_photo(tiny_model: Path) -> None:
+    folder = ModelFolder.open(tiny_model)
+    encoder, init, step = map(folder.read_bytes, folder.serving_files())
+    engine = TimedEngine(encoder, init, step, threads=1)
+    engine.clock = Clock()
+    captioner = Captioner(engine, folder.tokenizer(), folder.manifest)
+    for photo in photos(3):
+        staged(captioner, engine.clock, photo)
+    parts = engine.clock.milliseconds
+    assert {*parts} == {
+        "read and decode", "resize", "encoder", "decoder start", "decoder steps",
+        "number of steps", "search and words",
+    }  # fmt: skip
+    assert {len(values) for values in parts.values()} == {3}
+    assert all(steps >= 2 for steps in parts["number of steps"])
+
+
+@pytest.fixture
+def servers(tiny_model: Path, tmp_path: Path) -> Any:
+    environment = settings(tmp_path / "state", CAPTIONER_MODEL=str(tiny_model))
+    started = {name: Server(name, environment) for name in ("relay", "app1")}
+    for server in started.values():
+        server.wait_ready()
+    yield started
+    for server in started.values():
+        server.stop()
+
+
+def test_the_servers_are_measured(servers: dict[str, Server], tiny_model: Path) -> None:
+    captioner, new = Captioner.load(tiny_model), Photos()
+    viewer = Viewer(servers["relay"].port)
+    _, results = one_at_a_time(2, captioner, servers["app1"], viewer, new)
+    assert all(times["number"] == 2 for times in results["milliseconds, one at a time"].values())
+    assert viewer.seen == 6, "two uploads a turn, and one turn to warm up"
+    _, results = crowded(0.2, captioner, servers, viewer, new)
+    assert results["crowd"]["answers"].keys() == {200}
+    too_many = results["more than the line can take"]
+    assert too_many["answers"].keys() <= {200, 503}
+    assert not too_many["without Retry-After"]
+    assert not results["crowd"]["broken connections"] + too_many["broken connections"]
+    assert results["app1's memory"]["peak, MB"] > 20
+    viewer.close()
+
+
+def test_a_loop_ends(tiny_model: Path) -> None:
+    assert in_a_loop(Captioner.load(tiny_model), 0.05, Photos()) > 0
+
+
+def test_memory_is_sampled_until_it_is_closed() -> None:
+    watch = MemoryWatch(os.getpid(), every=0.001)
+    while len(watch.samples) < 3:
+        pass
+    watch.close()
+    assert watch.peak == max(megabytes for _, megabytes in watch.samples) > 1
+
+
+def test_the_tables_are_made_of_the_result_files(tmp_path: Path) -> None:
+    goal = machine.Goal("speed of light", "fast", "1.2", False, "sound: 3")
+    machine.write(tmp_path / "light.json", "python -m light", [goal], {})
+    made = table.tables(tmp_path)
+    assert (
+        "| speed of light | fast | **1.2** | falls short | sound: 3 | [light](light.json) |" in made
+    )
+    assert "`python -m light`" in made
+
+
+def test_the_readme_has_the_tables_of_the_committed_files() -> None:
+    readme = (table.FOLDER / "README.md").read_text(encoding="utf-8")
+    assert f"{table.START}\n{table.tables()}\n{table.END}" in readme

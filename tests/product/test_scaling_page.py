@@ -1,0 +1,96 @@
+"""docs/scaling.md: its table is made from the result files, and what it points to is there."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from common import settings
+from docs import scaling
+
+PAGE = (scaling.FOLDER / "scaling.md").read_text(encoding="utf-8")
+MACHINE = {
+    "processor": "Z80", "cores_used": 2, "memory_gb": 25.3, "system": "Linux x86_64",
+    "python": "3.11.7",
+}  # fmt: skip
+SERVING: dict[str, Any] = {
+    "machine": MACHINE,
+    "milliseconds, one at a time": {"upload to viewer": {"p50": 61.2, "p95": 80.7}},
+    "crowd": {
+        "seconds": 120,
+        "captions in time": 3_000,
+        "milliseconds to an answer": {"p50": 1_240, "p99": 1_310},
+        "processor milliseconds a caption": {"app1": 66.1, "relay": 2.25},
+    },
+    "app1's memory": {"peak, MB": 251.6},
+}
+RELAY: dict[str, Any] = {
+    "machine": MACHINE,
+    "viewers": 500,
+    "bytes of a prediction": 8192,
+    "medians of the rounds, ms and MB": {
+        "eventlet": {
+            "p50": 6.4, "p99": 14.1, "storing": 1.2, "processor, server": 12.5, "memory": 100.2,
+        },
+        "node": {"p50": 6.9, "p99": 14.9},
+    },
+}  # fmt: skip
+
+
+def test_the_table_says_what_the_files_say() -> None:
+    made = scaling.table({"serving": SERVING, "relay": RELAY})
+    rows = dict(re.findall(r"^\| (.+?) \| (.+?) \| \[", made, re.MULTILINE))
+    assert rows == {
+        "captions a second, new photos": "25.0",
+        "upload to the viewer's screen, one at a time, p50 / p95": "61 / 81 ms",
+        "32 people who upload without pause: a caption after, p50 / p99": "1.2 / 1.3 s",
+        "processor time a caption, app1": "66 ms",
+        "processor time a caption, relay, one viewer": "2.2 ms",
+        "memory, app1, peak": "252 MB",
+        "a caption of 8 KB to 500 viewers, p50 / p99 (Node.js socket.io beside it)": (
+            "6 / 14 ms (7 / 15 ms)"
+        ),
+        "of that, waiting for the disk": "1.2 ms",
+        "processor time for one such caption, relay, 500 viewers": "12 ms",
+        "such captions a second to 500 viewers that would fill a core": "80",
+        "memory, relay, 500 viewers, peak": "100 MB",
+    }
+    assert made.endswith("on 2 cores of Z80, which the clients of the benchmark share, "
+                         "25.3 GB, Linux x86_64, Python 3.11.7.")  # fmt: skip
+
+
+@pytest.mark.skipif(
+    not all((scaling.BENCHMARKS / f"{name}.json").exists() for name in ("serving", "relay")),
+    reason="benchmarks.serving and benchmarks.relay have not been run",
+)
+def test_the_table_is_that_of_the_result_files() -> None:
+    results = {
+        name: json.loads((scaling.BENCHMARKS / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("serving", "relay")
+    }
+    assert f"{scaling.START}\n{scaling.table(results)}\n{scaling.END}" in PAGE
+
+
+def test_what_it_points_to_is_there() -> None:
+    for place in re.findall(r"\]\(((?!https?:|#|\.\./benchmarks/\w+\.json)[^)]+)\)", PAGE):
+        assert (scaling.FOLDER / place).exists()
+    anchors = {h.lower().replace(" ", "-") for h in re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)}
+    assert {*re.findall(r"\]\(#([^)]+)\)", PAGE)} <= anchors
+
+
+def test_its_settings_are_settings() -> None:
+    named = {*re.findall(r"\b(?:RELAY|APP1|APP2|CAPTIONER)_[A-Z_]+", PAGE)}
+    assert named <= {name for name, _, _ in settings.table()}
+
+
+def test_nginx_lets_the_largest_upload_through() -> None:
+    """As it stands; app1 then refuses in its own words what is too large for it."""
+    from app1.uploads import REQUEST_SIZE_FACTOR
+
+    conf = (scaling.FOLDER / "nginx.conf").read_text(encoding="utf-8")
+    megabytes = int(re.search(r"client_max_body_size (\d+)m;", conf)[1])  # type: ignore[index]
+    default = settings.Settings.from_environment({}).captioner_max_upload_mb
+    assert megabytes >= REQUEST_SIZE_FACTOR * default
