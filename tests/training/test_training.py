@@ -77,7 +77,7 @@ def data(tmp_path_factory):
 
 def plan(tmp_path, stages, **more):
     file = tmp_path / "plan.json"
-    sizes = {"units": 16, "heads": 2, "min_count": 1, "max_words": 9, "bfloat16": False}
+    sizes = {"units": 16, "heads": 2, "min_count": 1, "max_words": 6, "bfloat16": False}
     file.write_text(
         json.dumps({**sizes, "input_size": SIZE, "width": WIDTH, "stages": stages, **more})
     )
@@ -185,10 +185,20 @@ def test_all_objectives_make_a_model_that_serves(data, tmp_path, base_weights):
     assert "conv93/kernel" in changed
 
 
-def test_training_goes_on_from_a_model(data, tmp_path, base_weights):
+@pytest.fixture(scope="module")
+def two_models(data, tmp_path_factory, base_weights):
+    """Folders of two models with the same words, trained apart."""
+    folder = tmp_path_factory.mktemp("two")
+    file = plan(folder, [stage("decoder", "decoder")])
+    for seed in (1, 2):
+        work = folder / f"work{seed}"
+        run(file, data, folder / str(seed), work, base_weights, "--seed", seed)
+    return folder / "1", folder / "2"
+
+
+def test_training_goes_on_from_a_model(data, tmp_path, two_models):
     """With a reward, through an encoder whose first convolutions stay as they are."""
-    first, out = tmp_path / "first", tmp_path / "out"
-    run(plan(tmp_path, [stage("all")]), data, first, tmp_path / "work", base_weights)
+    first, out = two_models[0], tmp_path / "out"
     reward = {"bleu": 0.5, "unigram": 0.5, "first_trainable": 30, "crop": 0.6}
     # Sizes come from the model, whatever the plan says.
     file = plan(tmp_path, [stage("reward", "all", "self_critical", **reward)], units=32)
@@ -201,14 +211,13 @@ def test_training_goes_on_from_a_model(data, tmp_path, base_weights):
     assert all(int(name[4:6]) >= 30 for name in changed)
     course = json.loads((out / "training.json").read_text())
     assert course["history"]["reward"][1]["dev"] == 2
-    assert [row["epoch"] for row in course["before"]["history"]["all"]] == [0, 1]
+    assert [row["epoch"] for row in course["before"]["history"]["decoder"]] == [0, 1]
     assert Captioner.load(out).caption(data / "images" / "coffee_dev.jpg").text
 
 
-def test_a_model_gets_new_words_and_concepts(data, tmp_path, base_weights):
+def test_a_model_gets_new_words_and_concepts(data, tmp_path, two_models):
     """What the model has learned stays; new words come behind the old ones."""
-    first, out = tmp_path / "first", tmp_path / "out"
-    run(plan(tmp_path, [stage("all")]), data, first, tmp_path / "work", base_weights)
+    first, out = two_models[0], tmp_path / "out"
     more = tmp_path / "more.json"
     more.write_text(json.dumps({"coffee_whole.jpg": ["An espresso ."]}))
     still = stage("still", "decoder", epochs=0)
@@ -225,17 +234,6 @@ def test_a_model_gets_new_words_and_concepts(data, tmp_path, base_weights):
     photo = data / "images" / "coffee_dev.jpg"
     assert before.caption(photo).text
     assert after.caption(photo).text
-
-
-@pytest.fixture(scope="module")
-def two_models(data, tmp_path_factory, base_weights):
-    """Folders of two models with the same words, trained apart."""
-    folder = tmp_path_factory.mktemp("two")
-    file = plan(folder, [stage("decoder", "decoder")])
-    for seed in (1, 2):
-        work = folder / f"work{seed}"
-        run(file, data, folder / str(seed), work, base_weights, "--seed", seed)
-    return folder / "1", folder / "2"
 
 
 @pytest.mark.parametrize("trainable", ["decoder", "all"])
@@ -371,7 +369,7 @@ def test_a_stage_that_makes_it_worse_changes_nothing(data, tmp_path, base_weight
 
     Unless the plan says that the last epoch counts.
     """
-    ruin = stage("ruin", learning_rate=1e3, keep_last=keep_last, first_trainable=76)
+    ruin = stage("ruin", "decoder", learning_rate=1e3, keep_last=keep_last)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training.Training, "_scorer", constant_scores([2, 1]))
         run(plan(tmp_path, [ruin]), data, tmp_path / "out", tmp_path / "work", base_weights)
