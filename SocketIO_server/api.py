@@ -151,8 +151,8 @@ class Guard:
     - Answers to this machine's names and to addresses only (`answers_to`): a page whose
       own name was made to resolve to one (DNS rebinding) would else pass for one of the relay's.
     - Refuses bodies that are too large, or do not tell their size, before anybody reads them.
-    - Refuses WebSocket handshakes that are not whole, on which engineio fails, and those of drafts
-      from before RFC 6455, in which eventlet knows no size limit.
+    - Refuses incomplete WebSocket handshakes, on which the libraries fail, and those of drafts
+      before RFC 6455, for which they have no size limit.
     """
 
     def __init__(self, app: WSGIApp, settings: Settings) -> None:

@@ -1,9 +1,9 @@
-"""The relay as a Flask application: its parts, put together. Nothing happens at import."""
+"""The relay as a Flask application, put together from its parts. Nothing happens at import."""
 
 from __future__ import annotations
 
-import logging
 from contextlib import AbstractContextManager
+from importlib.util import find_spec
 from typing import Any
 
 import flask
@@ -13,37 +13,26 @@ from common.errors import SettingsError
 from common.hosts import Origins
 from common.settings import Settings
 from common.state import publisher_token
-from SocketIO_server import async_modes
 from SocketIO_server.api import Guard, add_routes
-from SocketIO_server.at_once import DirectSocket
-from SocketIO_server.bounds import (
-    BoundedPacket,
-    BoundedSocket,
-    BriefFilter,
-    bound_disconnect,
-    bound_requests,
-    bound_waiting,
-)
 from SocketIO_server.events import Relay
 from SocketIO_server.history import History
+from SocketIO_server.library_log import library_log
 from SocketIO_server.messages import MAX_MESSAGE
+from SocketIO_server.transport.async_modes import make_lock
+from SocketIO_server.transport.limits import BoundedPacket
 
 
 def create_app(settings: Settings) -> flask.Flask:
     """A relay; `app.extensions` holds its `relay` and its `socketio`.
 
-    To be called after `async_modes.prepare`.
+    Call `transport.install` before.
 
     Raises:
         SettingsError: the secret that publishers have to show cannot be kept, or
-            RELAY_MESSAGE_QUEUE is malformed.
+            RELAY_MESSAGE_QUEUE cannot be used.
     """
     app = flask.Flask(__name__, static_folder=None)
     origins = Origins(settings)
-    library_log = logging.getLogger("relay.socketio")
-    library_log.setLevel(logging.ERROR)
-    library_log.addFilter(BriefFilter())
-    bound_waiting(BoundedSocket if settings.relay_async_mode == "threading" else DirectSocket)
     socketio = SocketIO(
         app,
         async_mode=settings.relay_async_mode,
@@ -54,12 +43,10 @@ def create_app(settings: Settings) -> flask.Flask:
         cors_credentials=False,  # there are no cookies
         manage_session=False,
         serializer=BoundedPacket,
-        logger=library_log,
-        engineio_logger=library_log,
+        logger=library_log(),
+        engineio_logger=library_log(),
     )
-    bound_disconnect(socketio.server.eio)
-    bound_requests(socketio.server.eio)
-    lock = async_modes.make_lock(settings.relay_async_mode)
+    lock = make_lock(settings.relay_async_mode)
     relay = _make_relay(socketio, lock, settings)
     add_routes(app, relay, origins)
     app.wsgi_app = Guard(app.wsgi_app, settings)  # type: ignore[method-assign]
@@ -71,16 +58,25 @@ def _make_relay(socketio: SocketIO, lock: AbstractContextManager[Any], settings:
     """A relay with a history in a file, or one of several with a history in Redis."""
     token = publisher_token(settings)
     if not settings.relay_message_queue:
-        # Calls of the history block the whole process under eventlet, and may: they are short (a
-        # commit is about as long as a broadcast), and everybody has to wait for them anyway, for
-        # the order.
+        # In an event loop, calls of the history block the whole process. They are short: a commit
+        # takes about as long as a broadcast.
         history = History(settings.relay_db, settings.relay_keep)
         return Relay(socketio, history, lock, token)
-    from SocketIO_server.redis_history import RedisHistory  # a package that few need
+    queue = settings.relay_message_queue
+    if not queue.startswith(("redis://", "rediss://", "unix://")):
+        raise SettingsError(
+            "RELAY_MESSAGE_QUEUE must be the URL of a Redis server (redis://, rediss://, unix://), "
+            "in which several relays keep one history."
+        )
+    if find_spec("redis") is None:
+        raise SettingsError(
+            "RELAY_MESSAGE_QUEUE needs a package that is missing; run: pip install redis"
+        )
+    from SocketIO_server.redis_history import RedisHistory
     from SocketIO_server.shared import SharedRelay
 
     try:
-        shared_history = RedisHistory(settings.relay_message_queue, settings.relay_keep)
+        shared_history = RedisHistory(queue, settings.relay_keep)
     except ValueError as error:  # it may repeat a password
         raise SettingsError(
             "RELAY_MESSAGE_QUEUE is malformed; it must be like redis://127.0.0.1:6379/0."

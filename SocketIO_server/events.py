@@ -6,7 +6,7 @@ So each caption reaches a viewer exactly once, in its history or live, and in th
 
 What is not guaranteed: Socket.IO delivers at most once, so a viewer whose connection breaks misses
 what was on its way, and asks for it by `last_seq` when it connects again. So does a viewer that did
-not read: what waits for it is bounded (`bounds.MAX_WAITING`), and beyond that it is cut off. Its
+not read: what waits for it is bounded (`limits.MAX_WAITING`), and beyond that it is cut off. Its
 history never comes to that much: it is sent piece by piece, as the viewer takes them.
 
 One process; `shared.SharedRelay` is one of several that share a history.
@@ -27,10 +27,12 @@ import flask
 from flask_socketio import ConnectionRefusedError as Refused
 from flask_socketio import SocketIO
 
-from SocketIO_server import bounds, messages
+from SocketIO_server import messages
 from SocketIO_server.history import History, HistoryError
 from SocketIO_server.messages import Message, MessageError
 from SocketIO_server.metrics import Metrics
+from SocketIO_server.transport.limits import MAX_WAITING, TOO_SLOW
+from SocketIO_server.transport.sockets import Sockets
 
 if TYPE_CHECKING:
     from SocketIO_server.redis_history import RedisHistory
@@ -108,6 +110,7 @@ class Relay:
         self.stopping = False  # not ready any more
         self.closed = False  # takes no more messages either
         self.socketio = socketio
+        self.sockets = Sockets(socketio)
         self._token = token.encode()
         self._clients: dict[str, Client] = {}
         # id -> (who works on it, see `_owner`; what viewers were told), the oldest first
@@ -117,7 +120,7 @@ class Relay:
         # until when reading the history is not tried again for viewers, and why
         self._unreadable = (0.0, "")
 
-        self.metrics.waiting.set_function(self.waiting)
+        self.metrics.waiting.set_function(self.sockets.waiting)
         self.metrics.viewers.set_function(
             lambda: sum(client.viewer for client in list(self._clients.values()))
         )
@@ -155,18 +158,9 @@ class Relay:
         except HistoryError:
             return math.nan
 
-    def waiting(self) -> int:
-        """Bytes that the network has not taken yet, over all clients."""
-        return sum(s.waiting for s in list(self.socketio.server.eio.sockets.values()))
-
     def answering(self) -> bool:
         """Whether a message was taken that is not answered yet."""
         return bool(self._handling)
-
-    def is_taken(self) -> Callable[[], bool]:
-        """A function that says whether the network has taken what waits for clients now."""
-        marks = [(s, s.sent) for s in list(self.socketio.server.eio.sockets.values())]
-        return lambda: all(s.closed or s.written >= sent for s, sent in marks)
 
     # Connections
 
@@ -205,7 +199,7 @@ class Relay:
     def _disconnect(self, *reason: Any) -> None:
         sid = flask.request.sid  # type: ignore[attr-defined]
         self._clients.pop(sid, None)
-        if bounds.TOO_SLOW in reason:
+        if TOO_SLOW in reason:
             self.metrics.dropped.inc()
             log.info("A client was cut off: it does not take what waits for it.")
         # In the background, since this may run inside a broadcast, which holds the lock: sending to
@@ -233,8 +227,7 @@ class Relay:
         A history that cannot be read is tried again until it can: who went live without it would
         later ask for what follows the last caption it saw, and never get those before.
         """
-        manager = self.socketio.server.manager
-        while sid in self._clients and not manager.is_connected(sid, "/"):
+        while sid in self._clients and not self.sockets.is_connected(sid):
             self.socketio.sleep(0.005)  # about to be told that it is connected
         position, more, failure = None, True, ""
         while more and sid in self._clients:
@@ -253,7 +246,7 @@ class Relay:
                         self._go_live(sid)
             if failure:
                 self.socketio.sleep(READ_AGAIN_AFTER)
-            while more and sid in self._clients and self._waiting_for(sid) > PIECE_BYTES:
+            while more and sid in self._clients and self.sockets.waiting_for(sid) > PIECE_BYTES:
                 self.socketio.sleep(0.02)
 
     def _read(self, position: int | None, last_seq: int | None) -> tuple[dict[str, Any], int, bool]:
@@ -300,15 +293,9 @@ class Relay:
         client.live = True
         client.missed.clear()
         for _, told in self._in_progress.values():
-            if self._waiting_for(sid) > bounds.MAX_WAITING // 2:  # better without than cut off
+            if self.sockets.waiting_for(sid) > MAX_WAITING // 2:  # better without than cut off
                 break
             self._send("captioning", told, sid)
-
-    def _waiting_for(self, sid: str) -> int:
-        """Bytes that the network to this client has not taken yet."""
-        server = self.socketio.server
-        socket = server.eio.sockets.get(server.manager.eio_sid_from_sid(sid, "/"))
-        return 0 if socket is None else int(socket.waiting)
 
     def _send(self, event: str, payload: dict[str, Any], sid: str) -> None:
         self.socketio.emit(event, payload, to=sid)
@@ -317,10 +304,6 @@ class Relay:
         # Never waits: what the network does not take goes into the viewer's queue. The caller holds
         # the lock.
         self.socketio.emit(event, payload, to=LIVE)
-
-    def _hang_up(self, sid: str) -> None:
-        server = self.socketio.server
-        server.eio.disconnect(server.manager.eio_sid_from_sid(sid, "/"))
 
     # Messages from publishers
 
@@ -343,7 +326,7 @@ class Relay:
                 wait = client.bucket.wait() if client else 0.0
                 if client is None or not client.publisher:
                     if client is None or wait:  # it goes on although it was told
-                        self._hang_up(sid)
+                        self.sockets.hang_up(sid)
                     answer = _no("Only publishers may send this; connect with the relay's token.")
                 elif wait:
                     answer = _no("Too many messages at once; wait a little.", retry_after=wait)

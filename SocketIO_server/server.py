@@ -2,7 +2,7 @@
 
     cd SocketIO_server && python server.py
 
-It knows nothing of captions: `events.py` and `api.py` do. Nothing happens when it is imported.
+Nothing happens when it is imported.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout,
 
 from common.errors import SettingsError
 from common.hosts import http_url, is_loopback
-from common.listening import CannotListenError, listen
+from common.listening import CannotListenError, listen, raise_file_limit
 from common.settings import Settings
-from SocketIO_server import async_modes
+from SocketIO_server import transport
+from SocketIO_server.transport import async_modes
 
 if TYPE_CHECKING:
     import flask
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("relay")
 
 DRAIN_SECONDS = 5.0  # for what was taken to be answered when the relay stops
+MAX_CONNECTIONS = 8_000
 
 
 def main() -> int:
@@ -41,8 +43,8 @@ def main() -> int:
     os.umask(0o077)  # what we write holds people's pictures
     try:
         settings = Settings.from_environment()
-        async_modes.prepare(settings)
-        # Only now, since `prepare` may change what the libraries that this imports are built on.
+        transport.install(settings)
+        # Only now: this imports the libraries that `install` prepares.
         from SocketIO_server.application import create_app
 
         app = create_app(settings)
@@ -68,7 +70,8 @@ def main() -> int:
     mode = settings.relay_async_mode
     wake, signals = _catch_signals(mode)
     relay.start()
-    relay.socketio.start_background_task(_serve, mode, listener, app, wake)
+    limit = raise_connection_limit()
+    relay.socketio.start_background_task(_serve, mode, listener, app, limit, wake)
     print(f"relay ready on {http_url(settings.relay_host, settings.relay_port)}/", flush=True)
     stopped_by = signals.recv(1)
     relay.stopping = True
@@ -78,13 +81,24 @@ def main() -> int:
     return 0 if stopped_by != _CRASHED else 1
 
 
+def raise_connection_limit() -> int:
+    """Allow this process more open files, if it may have them; the connections that it can take.
+
+    Fewer connections than files: when no file is left, accepting fails and ends the server.
+    """
+    files = raise_file_limit(MAX_CONNECTIONS + 100)
+    return max(files - 100, files // 2)
+
+
 _CRASHED = b"\0"  # no signal has this number
 
 
-def _serve(mode: str, listener: socket.socket, app: flask.Flask, wake: socket.socket) -> None:
-    """Serve for ever; if that ends, wake the main task, so that the process ends too."""
+def _serve(
+    mode: str, listener: socket.socket, app: flask.Flask, limit: int, wake: socket.socket
+) -> None:
+    """Serve; if that ends, wake the main task, so that the process ends too."""
     try:
-        async_modes.serve(mode, listener, app)
+        async_modes.serve(mode, listener, app, limit)
     except Exception:
         log.exception("The web server broke down.")
     wake.send(_CRASHED)
@@ -119,7 +133,7 @@ def _drain(relay: Relay) -> None:
     while relay.answering() and time.monotonic() < until:
         relay.socketio.sleep(0.02)
     relay.socketio.sleep(0.05)  # for the last answer to be put with what waits
-    is_taken = relay.is_taken()
+    is_taken = relay.sockets.taken()
     while not is_taken() and time.monotonic() < until:
         relay.socketio.sleep(0.02)
 

@@ -153,11 +153,8 @@ class SharedRelay(Relay):
     def _send_viewers_away(self) -> None:
         """Cut their connections, and take up the log anew. The caller holds the lock."""
         self._position = ""
-        server = self.socketio.server
         for sid in [sid for sid, client in self._clients.items() if client.viewer]:
-            socket = server.eio.sockets.get(server.manager.eio_sid_from_sid(sid, "/"))
-            if socket is not None:
-                socket.cut(SENT_AWAY)
+            self.sockets.cut(sid, SENT_AWAY)
         self._begin()
 
     def _piece(

@@ -15,7 +15,8 @@ history in memory, where the system has a folder there: what is left is the broa
 Where the time goes, on eventlet: `storing` is the wait for the disk, before any viewer is told.
 From the first viewer to the last it is writing to the network, once a viewer, which costs the
 kernel as much for any server. The relay's own work is one frame for all, and a few calls a viewer
-(`SocketIO_server/at_once.py`). The viewers, all in one process, work on the other core meanwhile.
+(`SocketIO_server/transport/direct_send.py`). The viewers, all in one process, use the other core
+meanwhile.
 """
 
 from __future__ import annotations

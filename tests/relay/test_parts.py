@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from common.settings import Settings
-from SocketIO_server import async_modes, bounds, history, messages
+from SocketIO_server import history, messages, server, transport
 from SocketIO_server.application import create_app
 from SocketIO_server.events import TokenBucket
 from SocketIO_server.history import History, HistoryError, search_words
+from SocketIO_server.library_log import BriefFilter
+from SocketIO_server.transport import limits
 from tests.kit.clients import JPEG
 
 
@@ -160,7 +162,7 @@ def test_a_locked_file_is_waited_for_only_briefly(tmp_path: Path) -> None:
 
 def test_a_relay_that_stops_is_not_ready(settings_of: Callable[..., Settings]) -> None:
     settings = settings_of(RELAY_ASYNC_MODE="threading")
-    async_modes.prepare(settings)
+    transport.install(settings)
     app = create_app(settings)
     client = app.test_client()
     assert client.get("/readyz").status_code == 200
@@ -190,24 +192,24 @@ def test_token_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unmask_is_what_rfc_6455_says() -> None:
     random_bytes = random.Random(1)
     mask = (0x37, 0xFA, 0x21, 0x3D)
-    assert bounds.unmask(bytes([0x7F, 0x9F, 0x4D, 0x51, 0x58]), mask) == b"Hello"
+    assert limits.unmask(bytes([0x7F, 0x9F, 0x4D, 0x51, 0x58]), mask) == b"Hello"
     for size in (0, 1, 3, 4, 5, 100):
         for offset in (0, 1, 2, 3, 4, 7):
             data = random_bytes.randbytes(size)
             plain = bytes(byte ^ mask[(offset + i) % 4] for i, byte in enumerate(data))
-            assert bounds.unmask(data, mask, size, offset) == plain
+            assert limits.unmask(data, mask, size, offset) == plain
 
 
 def test_connection_limit_leaves_room() -> None:
     resource = pytest.importorskip("resource")
-    limit = bounds.raise_connection_limit()
+    limit = server.raise_connection_limit()
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert soft == resource.RLIM_INFINITY or limit < soft
 
 
 def test_errors_of_libraries_are_brief(caplog: pytest.LogCaptureFixture) -> None:
     log = logging.getLogger("test of the filter")
-    brief = bounds.BriefFilter()
+    brief = BriefFilter()
     log.addFilter(brief)
     for _ in range(3):
         try:

@@ -276,8 +276,8 @@ def test_no_library_complains_at_start(tmp_path: Path) -> None:
     """With warnings as errors: only the one deprecation that we know of is silenced."""
     program = (
         "import sys; from common.settings import Settings;"
-        "from SocketIO_server import async_modes;"
-        "settings = Settings.from_environment(); async_modes.prepare(settings);"
+        "from SocketIO_server import transport;"
+        "settings = Settings.from_environment(); transport.install(settings);"
         "from SocketIO_server.application import create_app; create_app(settings);"
         "print(sorted({'tensorflow', 'cv2', 'numpy'} & set(sys.modules)))"
     )

@@ -22,11 +22,11 @@ import pytest
 import websocket
 
 from common.settings import Settings
-from SocketIO_server import async_modes
+from SocketIO_server import transport
 from SocketIO_server.application import create_app
-from SocketIO_server.bounds import MAX_WAITING
 from SocketIO_server.events import PIECE_BYTES
 from SocketIO_server.messages import predict
+from SocketIO_server.transport.limits import MAX_WAITING
 from tests.kit import ROOT
 from tests.kit.clients import JPEG, WireClient, numbers
 from tests.kit.servers import TOKEN, Redis, Relay, free_port, wait_until
@@ -158,7 +158,7 @@ def test_a_relay_that_stops_is_first_not_ready_and_then_closed(
     settings_of: Callable[..., Settings],
 ) -> None:
     settings = settings_of(RELAY_ASYNC_MODE="threading", RELAY_TOKEN=TOKEN)
-    async_modes.prepare(settings)
+    transport.install(settings)
     app = create_app(settings)
     relay = app.extensions["relay"]
     publisher = app.extensions["socketio"].test_client(app, auth=PUBLISHER)
@@ -276,14 +276,14 @@ def hasty(folder: Path) -> Path:
     path = folder / "hasty_relay.py"
     path.write_text(
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from SocketIO_server import async_modes, server\n"
-        "original = async_modes.prepare\n"
-        "def prepare(settings):\n"
+        "from SocketIO_server import server, transport\n"
+        "original = transport.install\n"
+        "def install(settings):\n"
         "    original(settings)\n"
         "    from SocketIO_server import redis_history, shared\n"
         "    redis_history.TIMEOUT, redis_history.AWAY = 1.0, 0.1\n"
         "    shared.BEAT, shared.GIVEN_UP, shared.RETRY = 0.2, 1, 0.1\n"
-        "async_modes.prepare = prepare\n"
+        "transport.install = install\n"
         "sys.exit(server.main())\n"
     )
     return path

@@ -1,6 +1,6 @@
-"""What differs between the three of RELAY_ASYNC_MODE: how to load, to lock, to wait and to serve.
+"""The differences between the three values of RELAY_ASYNC_MODE: load, lock, wait and serve.
 
-Each is imported only when it is used. `prepare` comes first, before Flask and what is under it.
+Each library is imported only when its mode is used.
 """
 
 from __future__ import annotations
@@ -16,30 +16,21 @@ from importlib.util import find_spec
 from typing import Any
 
 from common.errors import SettingsError
-from common.settings import Settings
-from SocketIO_server import bounds
-from SocketIO_server.strict_http import strict
+from SocketIO_server.transport.http_parsing import strict
 
 
-def prepare(settings: Settings) -> None:
-    """Load the library of the async mode.
+def load(mode: str, patch_sockets: bool) -> None:
+    """Load the library of an async mode.
+
+    Args:
+        patch_sockets: let the standard library's sockets, locks and sleep give way to other tasks.
 
     Raises:
         SettingsError: a package is missing; the sentence says how to install it.
     """
-    mode, queue = settings.relay_async_mode, settings.relay_message_queue
     if mode == "gevent" and find_spec("gevent") is None:
         raise SettingsError(
             "RELAY_ASYNC_MODE is gevent, a package that is missing; run: pip install gevent"
-        )
-    if queue and not queue.startswith(("redis://", "rediss://", "unix://")):
-        raise SettingsError(
-            "RELAY_MESSAGE_QUEUE must be the URL of a Redis server (redis://, rediss://, unix://), "
-            "in which several relays keep one history."
-        )
-    if queue and find_spec("redis") is None:
-        raise SettingsError(
-            "RELAY_MESSAGE_QUEUE needs a package that is missing; run: pip install redis"
         )
     if mode == "eventlet":
         with warnings.catch_warnings():
@@ -47,18 +38,17 @@ def prepare(settings: Settings) -> None:
             # same: of the servers that Flask-SocketIO runs on, it does best with many viewers.
             warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
             eventlet = importlib.import_module("eventlet")
-        if queue:
-            eventlet.monkey_patch()  # for the queue's client, which uses plain sockets
-        bounds.bound_eventlet()
+        if patch_sockets:
+            eventlet.monkey_patch()
     elif mode == "gevent":
-        # a package that is not kept up any more, which engineio would use if it found it
+        # a package that is no longer maintained; engineio would use it if it found it
         sys.modules["geventwebsocket"] = None  # type: ignore[assignment]
-        if queue:
+        if patch_sockets:
             importlib.import_module("gevent.monkey").patch_all()
 
 
 def make_lock(mode: str) -> AbstractContextManager[Any]:
-    """A lock, not reentrant, that lets the others of this mode go on while one waits for it."""
+    """A lock, not reentrant, that lets other tasks of this mode run while one waits for it."""
     lock: AbstractContextManager[Any]
     if mode == "eventlet":
         lock = importlib.import_module("eventlet.semaphore").Semaphore(1)
@@ -70,7 +60,7 @@ def make_lock(mode: str) -> AbstractContextManager[Any]:
 
 
 def make_waitable(mode: str, plain: socket.socket) -> Any:
-    """A socket that lets the others of this mode go on while one waits for it."""
+    """A socket that lets other tasks of this mode run while one waits for it."""
     if mode == "eventlet":
         return importlib.import_module("eventlet.greenio").GreenSocket(plain)
     if mode == "gevent":
@@ -78,16 +68,21 @@ def make_waitable(mode: str, plain: socket.socket) -> Any:
     return plain
 
 
-def serve(mode: str, listener: socket.socket, app: Callable[..., Any]) -> None:
-    """Serve a WSGI application for ever."""
-    connections = bounds.raise_connection_limit()
+def serve(
+    mode: str, listener: socket.socket, app: Callable[..., Any], max_connections: int
+) -> None:
+    """Serve a WSGI application until the process ends.
+
+    Args:
+        max_connections: at the same time; on threads there is no limit.
+    """
     if mode == "eventlet":
         wsgi = importlib.import_module("eventlet.wsgi")
         wsgi.server(
             make_waitable(mode, listener),
             app,
             protocol=strict(wsgi.HttpProtocol),
-            max_size=connections,
+            max_size=max_connections,
             socket_timeout=60,  # seconds for a client to send what it has begun
             log_output=False,
             debug=False,
@@ -98,12 +93,16 @@ def serve(mode: str, listener: socket.socket, app: Callable[..., Any]) -> None:
         class Handler(pywsgi.WSGIHandler):
             def handle_one_response(self) -> None:
                 super().handle_one_response()
-                # else it takes what comes last on a WebSocket for a request, a malformed one
+                # else it takes the last bytes of a WebSocket for a request, a malformed one
                 if "HTTP_UPGRADE" in self.environ:
                     self.close_connection = True
 
         pywsgi.WSGIServer(
-            make_waitable(mode, listener), app, log=None, spawn=connections, handler_class=Handler
+            make_waitable(mode, listener),
+            app,
+            log=None,
+            spawn=max_connections,
+            handler_class=Handler,
         ).serve_forever()
     else:
         # Of the servers that run WebSockets on threads, this one comes with Flask. Good for a few

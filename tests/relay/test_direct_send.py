@@ -1,4 +1,4 @@
-"""Messages that are written at once: whole frames, in order, to fast and slow viewers alike."""
+"""Messages that are written directly: whole frames, in order, to fast and slow viewers alike."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, TextMessage
 
 from common.listening import listen
-from SocketIO_server.at_once import DirectSocket, Line, frame_of
+from SocketIO_server.transport.direct_send import DirectSocket, Line, frame_of
 from tests.kit import ROOT
 from tests.kit.clients import JPEG, Client, WireClient, numbers
 from tests.kit.servers import TOKEN, Relay, wait_until

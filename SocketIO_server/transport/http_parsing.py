@@ -1,8 +1,8 @@
-"""HTTP as the relay takes it, in place of what Python's http.server does by itself.
+"""Strict HTTP in place of the defaults of Python's http.server.
 
-Eventlet's and Werkzeug's request handlers are made of `BaseHTTPRequestHandler`. Left alone, it
-tells everybody the version of Python, answers what it cannot parse with a page of HTML, and writes
-a line to the log for each of those, as many as a stranger likes.
+Eventlet's and Werkzeug's request handlers are subclasses of `BaseHTTPRequestHandler`. By default it
+sends the version of Python to everybody, answers a request that it cannot parse with a page of
+HTML, and logs a line for each of them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def strict(handler: type[Any]) -> type[BaseHTTPRequestHandler]:
-    """A handler like this one that refuses ambiguous requests, with problem JSON, and no log."""
+    """A subclass that refuses ambiguous requests with problem JSON, and logs nothing."""
 
     class Strict(handler):
         def parse_request(self) -> bool:
             if not super().parse_request():
                 return False
-            # RFC 9112, sections 5.1 and 6.1: of a request like these, a proxy may see another end
+            # RFC 9112, sections 5.1 and 6.1: a proxy may see the end of these elsewhere
             headers = self.headers
             try:
                 urlsplit(self.path)
@@ -47,9 +47,9 @@ def strict(handler: type[Any]) -> type[BaseHTTPRequestHandler]:
         def send_error(
             self, code: int, message: str | None = None, explain: str | None = None
         ) -> None:
-            """Answer, and close the connection: nobody knows where the next request begins.
+            """Answer, and close the connection: the next request may begin anywhere.
 
-            `message` is left out, which often repeats what the client sent.
+            `message` is left out, because it often repeats what the client sent.
             """
             title = HTTPStatus(code).phrase
             detail = explain or "The request could not be understood."

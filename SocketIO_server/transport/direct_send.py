@@ -1,12 +1,10 @@
-"""Messages that go to the network at once, under eventlet and gevent.
+"""Messages are written to the network directly, under eventlet and gevent.
 
-engineio puts each message into a queue of each client, from which a task of that client takes it,
-makes a WebSocket frame of it and writes it: for a caption and 500 viewers, 500 timers, 1,000
-switches and 500 equal frames. That was most of a broadcast. Here the frame is made once, and who
-broadcasts it writes it to each client for which nothing waits. What the network does not take at
-once goes the old way, and so does everything for clients without a WebSocket.
-
-It concerns python-engineio 4.
+engineio puts each message into a queue of each client. A task of that client takes it from there,
+makes a WebSocket frame and writes it: for a caption and 500 viewers, that is 500 timers, 1,000 task
+switches and 500 equal frames, and was most of a broadcast. Here the frame is made once, and the
+task that broadcasts writes it to each client that has nothing queued. What the network does not
+take at once goes through the queue, as does everything for clients without a WebSocket.
 """
 
 from __future__ import annotations
@@ -16,20 +14,24 @@ from typing import Any
 
 from engineio.packet import MESSAGE, NOOP, Packet
 
-from SocketIO_server.async_modes import make_lock
-from SocketIO_server.bounds import BoundedSocket
+from SocketIO_server.transport.async_modes import make_lock
+from SocketIO_server.transport.limits import BoundedSocket
 
 
 class Line:
-    """A socket of the async mode, under a WebSocket: it writes whole frames, one after the other.
+    """The socket under a WebSocket: writes whole frames, one after the other.
 
-    simple-websocket, which gevent uses, takes for granted that `send` writes everything.
+    simple-websocket, which gevent uses, assumes that `send` writes everything.
+
+    Args:
+        waiting: a socket of the async mode, whose `sendall` waits for the network.
+        lock: held while `sendall` waits.
     """
 
     def __init__(self, waiting: Any, lock: Any) -> None:
-        self.rest = b""  # of a frame of which the network has taken the beginning
+        self.rest = b""  # of a frame whose beginning the network has taken
         self._waiting = waiting
-        # the socket inside, which never waits: eventlet's name for it, and gevent's
+        # the socket inside, which never waits: as eventlet calls it, and as gevent does
         self._plain = waiting.fd if hasattr(waiting, "fd") else waiting._sock
         self._lock = lock
 
@@ -37,7 +39,7 @@ class Line:
         return getattr(self._waiting, name)
 
     def send(self, data: bytes) -> None:
-        """Write all of it, after the rest of what came before; wait for the network."""
+        """Write all of it, after the rest of the frame before it; wait for the network."""
         with self._lock:
             rest, self.rest = self.rest, b""
             self._waiting.sendall(rest + data)
@@ -45,12 +47,12 @@ class Line:
     sendall = send
 
     def send_at_once(self, frame: bytes) -> int:
-        """Bytes of the frame that the network has taken; if any, what is left becomes the rest."""
+        """Write without waiting; the number of bytes written. If any, those left are the `rest`."""
         if self._lock.locked() or self.rest:
             return 0
         try:
             sent = int(self._plain.send(frame))
-        except OSError:  # full; or broken, which whoever waits to read from it finds out
+        except OSError:  # full; or broken, which the task that reads from it will notice
             return 0
         if sent < len(frame):
             self.rest = frame[sent:]
@@ -58,7 +60,7 @@ class Line:
 
 
 class DirectSocket(BoundedSocket):
-    """A client's connection to which messages are written at once, if nothing waits for it."""
+    """A client's connection to which messages are written directly, if nothing is queued for it."""
 
     def __init__(self, server: Any, sid: str) -> None:
         super().__init__(server, sid)
@@ -66,8 +68,8 @@ class DirectSocket(BoundedSocket):
         self._line: Any = None
 
     def send(self, pkt: Any) -> None:
-        """Write a packet as far as that goes without waiting, and leave the rest to the queue."""
-        # Only messages: the writing task gives a client up for which it has had no ping to write.
+        """Write as much of a packet as goes without waiting, and leave the rest to the queue."""
+        # Only messages: the writing task gives up a client for which it had no ping to write.
         if self._writer_waits and pkt.packet_type == MESSAGE:
             if not self.check_ping_timeout():
                 return
@@ -77,9 +79,9 @@ class DirectSocket(BoundedSocket):
             if sent == len(pkt.frame):
                 return
             if sent:
-                pkt = Packet(NOOP)  # the task, to write anything, has to write the rest before
+                pkt = Packet(NOOP)  # to write anything, the task has to write the rest first
                 pkt.encode()
-                pkt.data = self._line.rest  # is what it counts as
+                pkt.data = self._line.rest  # so that it counts as that many bytes
         self._writer_waits = False
         super().send(pkt)
 

@@ -1,27 +1,21 @@
-"""Limits that the libraries below the relay leave open, each for a stranger with one connection.
-
-All of it concerns python-socketio 5, python-engineio 4 and eventlet 0.4x, and can go when they
-have limits of their own.
-"""
+"""Limits that the libraries do not have, each against one client with one connection."""
 
 from __future__ import annotations
 
+import functools
 import importlib
-import logging
 import socket
 import threading
-import time
 from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
 
+import engineio
 import engineio.socket
+import socketio
 from socketio.packet import Packet
 
-from common.listening import raise_file_limit
-
 MAX_ATTACHMENTS = 1  # a thumbnail as bytes
-MAX_CONNECTIONS = 8_000
 # Bytes that may wait for one client. In bytes, since one message has from a hundred of them to half
 # a million: this is some 500 captions with their photos, and more than any piece of history.
 MAX_WAITING = 4_000_000
@@ -29,7 +23,7 @@ TOO_SLOW = "too slow"  # why a client was disconnected
 
 
 class BoundedPacket(Packet):
-    """A Socket.IO packet of few attachments; the library lets 10^10 be announced and piled up."""
+    """A Socket.IO packet with few attachments; the library lets a client announce 10^10."""
 
     def decode(self, encoded_packet: Any) -> int:
         """Raises ValueError, at which the library drops the packet."""
@@ -43,8 +37,8 @@ class BoundedSocket(engineio.socket.Socket):
     """A client's connection that is cut when the client does not take what waits for it.
 
     Attributes:
-        sent: bytes for the client since it connected,
-        written: and those of them that the network has taken.
+        sent: bytes for the client since it connected.
+        written: those of them that the network has taken.
     """
 
     def __init__(self, server: Any, sid: str) -> None:
@@ -69,11 +63,10 @@ class BoundedSocket(engineio.socket.Socket):
         super().send(pkt)
 
     def receive(self, pkt: Any) -> None:
-        """Handle a packet from the client, and then let all others have their turn.
+        """Handle a packet from the client, then give all other tasks a turn.
 
-        A client that sends without pause, whatever it is and however it is answered, would else
-        keep an event loop to itself: viewers could not take what waits for them, and the relay
-        could not end.
+        Otherwise a client that sends without pause keeps the event loop to itself, however it is
+        answered: viewers cannot take what waits for them, and the relay cannot stop.
         """
         try:
             super().receive(pkt)
@@ -81,7 +74,7 @@ class BoundedSocket(engineio.socket.Socket):
             self.server.sleep(0)
 
     def poll(self) -> list[Any]:
-        """Wait for packets to write. Whoever asks for more has written those it got before."""
+        """Wait for packets to write. The caller has written those that it got before."""
         self.written += self._handed
         self._handed = 0
         packets: list[Any] = super().poll()
@@ -91,8 +84,8 @@ class BoundedSocket(engineio.socket.Socket):
     def cut(self, reason: str) -> None:
         """End the connection at once, and drop what waits for the client.
 
-        Not in form: a client takes that for a break and connects again, while python-socketio's
-        stays away after a formal goodbye.
+        Without a goodbye: a client takes this for a broken connection and connects again, while
+        python-socketio's stays away after a goodbye.
         """
         with suppress(self.server.get_queue_empty_exception()):
             while True:
@@ -103,14 +96,14 @@ class BoundedSocket(engineio.socket.Socket):
         websocket = getattr(self._websocket, "ws", self._websocket)
         connection = getattr(websocket, "socket", getattr(websocket, "sock", None))
         if connection is not None:
-            with suppress(OSError):  # wakes who waits to write to it or to read from it
+            with suppress(OSError):  # wakes the tasks that wait to read from it or write to it
                 connection.shutdown(socket.SHUT_RDWR)
 
     def _websocket_handler(self, ws: Any) -> Any:
         self._websocket = ws
         try:
             return super()._websocket_handler(ws)
-        except (ValueError, IndexError):  # what came was no packet; engineio leaves all as it was
+        except (ValueError, IndexError):  # not a packet; engineio does not clean up
             self.upgrading = False
             if self.upgraded and not self.closed:
                 self.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_ERROR)
@@ -123,44 +116,39 @@ def _size(packet: Any) -> int:
     return len(data) if isinstance(data, (str, bytes)) else 0
 
 
-def bound_waiting(kind: type[BoundedSocket] = BoundedSocket) -> None:
-    """Let every Engine.IO server of this process bound what waits for a client."""
-    engineio.socket.Socket = kind
+class BoundedServer(engineio.Server):
+    """An Engine.IO server that waits for no client, and refuses posts to a closed session."""
 
+    def disconnect(self, sid: str | None = None) -> None:
+        """Close a client's session, or all of them.
 
-def bound_disconnect(eio: Any) -> None:
-    """Let nobody wait for a client to leave: what hangs up on it is often its own request.
+        engineio waits until the client has taken all that is queued for it. A client that has sent
+        nonsense by long polling may never ask for it, and its own request is often what waits.
+        """
+        for client in list(self.sockets.values()) if sid is None else [self.sockets.get(sid)]:
+            if client is not None:
+                client.close(wait=False, reason=self.reason.SERVER_DISCONNECT)
 
-    engineio's `disconnect` waits until the client has taken all that is queued for it, and a client
-    that has sent nonsense by long polling may never ask for it.
-    """
-
-    def disconnect(sid: str) -> None:
-        client = eio.sockets.get(sid)
-        if client is not None:
-            client.close(wait=False, reason=eio.reason.SERVER_DISCONNECT)
-
-    eio.disconnect = disconnect
-
-
-def bound_requests(eio: Any) -> None:
-    """Let a post to a session that was closed a moment ago be refused; engineio fails on it."""
-    original = eio.handle_request
-
-    def handle_request(environ: dict[str, Any], start_response: Any) -> Any:
+    def handle_request(self, environ: dict[str, Any], start_response: Any) -> Any:
+        """Answer a request. engineio fails on a post to a session that was closed just now."""
         for sid in parse_qs(environ.get("QUERY_STRING", "")).get("sid", []):
-            if sid in eio.sockets and eio.sockets[sid].closed:
-                del eio.sockets[sid]
-        return original(environ, start_response)
-
-    eio.handle_request = handle_request
+            if sid in self.sockets and self.sockets[sid].closed:
+                del self.sockets[sid]
+        return super().handle_request(environ, start_response)
 
 
-def bound_eventlet() -> None:
+def install(kind: type[BoundedSocket]) -> None:
+    """Give every Socket.IO server of this process bounded connections of this kind."""
+    engineio.socket.Socket = kind
+    socketio.Server._engineio_server_class = lambda _: BoundedServer
+
+
+@functools.cache
+def install_for_eventlet() -> None:
     """Let eventlet's WebSockets limit a whole message, not only each of its fragments.
 
-    They also take the mask off what comes in byte by byte, in Python, and everybody waits for that:
-    a fifth of a second for each megabyte that anybody sends. Here it takes milliseconds.
+    They also unmask what comes in byte by byte, in Python. That blocks all clients for a fifth of a
+    second for each megabyte that anybody sends. `unmask` takes milliseconds.
     """
     websocket: Any = importlib.import_module("eventlet.websocket")
     original: Any = websocket.RFC6455WebSocket
@@ -188,37 +176,3 @@ def unmask(data: bytes, mask: tuple[int, ...], length: int | None = None, offset
     start = offset % 4
     key = (bytes(mask[start:] + mask[:start]) * (size // 4 + 1))[:size]
     return (int.from_bytes(data[:size], "big") ^ int.from_bytes(key, "big")).to_bytes(size, "big")
-
-
-def raise_connection_limit() -> int:
-    """Allow this process more open files, if it may have them; the connections that it can take.
-
-    Fewer connections than files: when no file is left, accepting fails and ends the server.
-    """
-    files = raise_file_limit(MAX_CONNECTIONS + 100)
-    return max(files - 100, files // 2)
-
-
-class BriefFilter(logging.Filter):
-    """For the libraries' loggers: a line an error, without traceback, each kind once a minute.
-
-    What a client sends in disorder they report as an error, with a traceback, each time.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._last: dict[str, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to log `record`, which is shortened."""
-        if record.exc_info and record.exc_info[1] is not None:
-            error = record.exc_info[1]
-            record.msg = f"{record.getMessage()}: {type(error).__name__}: {str(error)[:200]}"
-            record.args, record.exc_info, record.exc_text = (), None, None
-        kind, now = str(record.msg)[:60], time.monotonic()
-        if now - self._last.get(kind, -60.0) < 60:
-            return False
-        if len(self._last) > 1_000:
-            self._last.clear()
-        self._last[kind] = now
-        return True

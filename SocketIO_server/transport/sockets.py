@@ -1,0 +1,61 @@
+"""The connections under the Socket.IO clients of one server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flask_socketio import SocketIO
+
+from SocketIO_server.transport.limits import BoundedSocket
+
+
+class Sockets:
+    """What waits for each client, and how to end its connection.
+
+    A client is named by its Socket.IO session id. One that has just left has no connection: its
+    number of waiting bytes is 0, and ending it does nothing.
+
+    Args:
+        socketio: the server, made after `transport.install`.
+    """
+
+    def __init__(self, socketio: SocketIO) -> None:
+        self._server: Any = socketio.server
+
+    def is_connected(self, sid: str) -> bool:
+        """Whether the client has been told that it is connected."""
+        return bool(self._server.manager.is_connected(sid, "/"))
+
+    def waiting_for(self, sid: str) -> int:
+        """Bytes that the network has not taken yet, for one client."""
+        socket = self._socket(sid)
+        return 0 if socket is None else socket.waiting
+
+    def waiting(self) -> int:
+        """Bytes that the network has not taken yet, for all clients together."""
+        return sum(socket.waiting for socket in self._all())
+
+    def taken(self) -> Callable[[], bool]:
+        """A function that returns whether the network has taken all that waits now."""
+        marks = [(socket, socket.sent) for socket in self._all()]
+        return lambda: all(socket.closed or socket.written >= sent for socket, sent in marks)
+
+    def hang_up(self, sid: str) -> None:
+        """Say goodbye to a client; python-socketio's then does not connect again."""
+        self._server.eio.disconnect(self._server.manager.eio_sid_from_sid(sid, "/"))
+
+    def cut(self, sid: str, reason: str) -> None:
+        """End the connection at once, without a goodbye, so that the client connects again."""
+        socket = self._socket(sid)
+        if socket is not None:
+            socket.cut(reason)
+
+    def _socket(self, sid: str) -> BoundedSocket | None:
+        socket: BoundedSocket | None = self._server.eio.sockets.get(
+            self._server.manager.eio_sid_from_sid(sid, "/")
+        )
+        return socket
+
+    def _all(self) -> list[BoundedSocket]:
+        return list(self._server.eio.sockets.values())
