@@ -16,20 +16,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import re
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from common.sqlite_file import DurableFile
 from SocketIO_server.messages import Message, Thumbnail
 
-log = logging.getLogger("relay")
-
-APPLICATION_ID = 0x63617074  # "capt": marks a file as ours
-SCHEMA_VERSION = 1
 # Ids of captions that left the history: a publisher that sends one again, since its acknowledgement
 # got lost, must not bring it back, and a viewer that was away must learn what was forgotten.
 IDS_REMEMBERED = 100_000
@@ -54,8 +50,6 @@ CREATE TABLE gone (
 )
 """,
     "CREATE INDEX gone_forgotten ON gone (seq) WHERE forgotten",
-    f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
 
 # The condition in both: each word of the JSON list begins a word of the caption.
@@ -89,9 +83,19 @@ class History:
     """
 
     def __init__(self, path: Path, keep: int) -> None:
-        self.path = path
         self.keep = keep
-        self._connection: sqlite3.Connection | None = None
+        self._file = DurableFile(
+            path,
+            _SCHEMA,
+            "The history in {path} cannot be used now ({reason}); make room on the disk, or set "
+            "RELAY_DB to another file that can be written.",
+            application_id=0x63617074,  # "capt"
+            version=1,
+            error=HistoryError,
+            make_folder=True,
+            prepare=self._prepare,
+            rescue=self._begin_after_those_in,
+        )
         self._count = 0
         self._begins_after = 0  # number after which a new file begins: the highest known here
 
@@ -99,20 +103,17 @@ class History:
 
     def open(self) -> None:
         """Make sure that the file can be used; anything else opens it too, when it is needed."""
-        with self._database():
+        with self._file.reading():
             pass
 
     def close(self) -> None:
         """Close the file; the next call opens it again."""
-        connection, self._connection = self._connection, None
-        if connection:
-            with contextlib.suppress(sqlite3.Error):
-                connection.close()
+        self._file.close()
 
     def add(self, message: Message) -> tuple[int, bool]:
         """Keep a caption: its number, and whether it is new (else its `id` was there before)."""
         identifier = message.fields.get("id")
-        with self._database(write=True) as database:
+        with self._file.transaction() as database:
             if identifier is not None and (seq := self._seq_of(database, identifier)) is not None:
                 return seq, False
             picture = message.thumbnail
@@ -135,7 +136,7 @@ class History:
 
     def forget(self, identifier: str) -> None:
         """Remove a caption for good, and never take it again; an unknown `id` is remembered too."""
-        with self._database(write=True) as database:
+        with self._file.transaction() as database:
             seq = self._seq_of(database, identifier)
             removed = database.execute("DELETE FROM captions WHERE id = ?", (identifier,)).rowcount
             database.execute(
@@ -146,23 +147,21 @@ class History:
             self._forget_old_ids(database)
         self._count -= removed
         if removed:
-            # the picture still stands in the write-ahead log; secure_delete has cleared the rest
-            with self._database() as database:
-                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._file.erase_log()
 
     def knows(self, identifier: str) -> bool:
         """Whether a caption of this `id` is or was here, or was forgotten before it came."""
-        with self._database() as database:
+        with self._file.reading() as database:
             return self._seq_of(database, identifier) is not None
 
     def last_seq(self) -> int:
         """The number of the newest caption that there ever was; 0 for none."""
-        with self._database() as database:
+        with self._file.reading() as database:
             return self._last_seq(database)
 
     def count(self) -> int:
         """Captions that are here now."""
-        with self._database():
+        with self._file.reading():
             return self._count
 
     def after(
@@ -177,7 +176,7 @@ class History:
         """
         captions: list[dict[str, Any]] = []
         size = 0
-        with self._database() as database:
+        with self._file.reading() as database:
             rows = database.execute(
                 _AFTER, {"seq": seq, "words": json.dumps(list(words)), "limit": limit + 1}
             )
@@ -199,7 +198,7 @@ class History:
         Args:
             before: leave out those from this number on.
         """
-        with self._database() as database:
+        with self._file.reading() as database:
             row = database.execute(
                 _BEFORE_LAST,
                 {"words": json.dumps(list(words)), "count": count, "before": before},
@@ -208,7 +207,7 @@ class History:
 
     def forgotten(self, seq: int) -> list[str]:
         """Ids of captions up to number `seq` that were forgotten on request, the newest of them."""
-        with self._database() as database:
+        with self._file.reading() as database:
             rows = database.execute(
                 "SELECT id FROM gone WHERE forgotten AND seq <= ? ORDER BY seq DESC LIMIT ?",
                 (seq, FORGOTTEN_TOLD),
@@ -217,127 +216,25 @@ class History:
 
     # Inside
 
-    @contextlib.contextmanager
-    def _database(self, write: bool = False) -> Iterator[sqlite3.Connection]:
-        """The open file, in a transaction if `write`; turns what SQLite raises into sentences.
+    def _prepare(self, database: sqlite3.Connection, is_new: bool) -> None:
+        """Begin after all numbers seen; drop the oldest if RELAY_KEEP is smaller than it was."""
+        if is_new:
+            database.execute(
+                "INSERT INTO sqlite_sequence (name, seq) VALUES ('captions', ?)",
+                (self._begins_after,),
+            )
+        self._count = database.execute("SELECT count(*) FROM captions").fetchone()[0]
+        if self._count > self.keep:
+            self._drop_oldest(database, self._count - self.keep)
+            self._count = self.keep
 
-        A damaged file is set aside, so that the next call begins a new one.
+    def _begin_after_those_in(self, damaged: Path) -> None:
+        """Remember with which number to go on, since viewers know those in the damaged file.
+
+        The last one may be unreadable, but is smaller than the time in seconds since 1970; unless
+        the clock is wrong, and so the clock counts only if it is ahead of what is known otherwise.
         """
-        try:
-            if self._connection is None:
-                self._connection = self._open()
-            database = self._connection
-            if not write:
-                yield database
-                return
-            database.execute("BEGIN IMMEDIATE")
-            try:
-                yield database
-                database.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    database.execute("ROLLBACK")
-                raise
-        except (sqlite3.Error, OSError) as error:
-            # On a full disk the open file can still be read, but perhaps not be opened again; after
-            # all other errors a new connection has the better chances.
-            if "full" not in str(error) and "locked" not in str(error):
-                self.close()
-            if _is_damage(error):
-                self._set_aside(error)
-                raise HistoryError(
-                    f"The history was damaged and has been set aside ({error}); send again."
-                ) from error
-            raise HistoryError(
-                f"The history in {self.path} cannot be used now ({error}); make room on the "
-                "disk, or set RELAY_DB to a file that can be written."
-            ) from error
-
-    def _open(self) -> sqlite3.Connection:
-        """Open the file; one that is damaged is set aside, and a new one begun."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            return self._open_file()
-        except sqlite3.Error as error:
-            if not _is_damage(error):
-                raise
-            self._set_aside(error)
-        return self._open_file()
-
-    def _open_file(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self.path,
-            timeout=1,  # seconds to wait for another program's lock; the whole relay waits with it
-            isolation_level=None,  # transactions are begun by hand
-            check_same_thread=False,  # the callers' lock sees to it
-        )
-        try:
-            # damaged text is a matter of its caption, see `after`, and not of the whole answer
-            connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-            owner = connection.execute("PRAGMA application_id").fetchone()[0]
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            is_new = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-            if not is_new and (owner, version) != (APPLICATION_ID, SCHEMA_VERSION):
-                raise HistoryError(
-                    f"{self.path} is a database of another program, or of a newer version of "
-                    "this one; set RELAY_DB to another file."
-                )
-            connection.execute("PRAGMA journal_mode = WAL")
-            # On disk means on disk: NORMAL, in WAL mode, syncs at checkpoints only, and a power cut
-            # would take dozens of captions whose publishers were told that they are safe. FULL is
-            # an fsync a caption, a few milliseconds where a caption takes tens to make.
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA fullfsync = ON")  # macOS: through the disk's own cache too
-            connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
-            if is_new:
-                connection.execute("BEGIN IMMEDIATE")
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-                connection.execute(
-                    "INSERT INTO sqlite_sequence (name, seq) VALUES ('captions', ?)",
-                    (self._begins_after,),
-                )
-                connection.execute("COMMIT")
-            self._count = connection.execute("SELECT count(*) FROM captions").fetchone()[0]
-            if self._count > self.keep:  # RELAY_KEEP is smaller than it was
-                connection.execute("BEGIN IMMEDIATE")
-                self._drop_oldest(connection, self._count - self.keep)
-                connection.execute("COMMIT")
-                self._count = self.keep
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _set_aside(self, error: Exception) -> None:
-        """Give a damaged file another name and say so; HistoryError if even that fails."""
-        moment = time.strftime("%Y%m%d-%H%M%S")
-        aside = self.path.with_name(f"{self.path.name}.damaged-{moment}")
-        number = 1
-        while aside.exists():
-            number += 1
-            aside = self.path.with_name(f"{self.path.name}.damaged-{moment}-{number}")
-        try:
-            self.path.rename(aside)
-            for suffix in ("-wal", "-shm"):  # a log of the old file would spoil the new one
-                log_file = self.path.with_name(self.path.name + suffix)
-                if log_file.exists():
-                    log_file.rename(aside.with_name(aside.name + suffix))
-        except OSError as cause:
-            raise HistoryError(
-                f"The history in {self.path} is damaged ({error}) and cannot be set aside "
-                f"({cause.strerror}); set RELAY_DB to another file."
-            ) from cause
-        # Viewers know captions of the damaged file by number, and no number must come again. Its
-        # last one may be unreadable, but is smaller than the time in seconds since 1970; unless the
-        # clock is wrong, and so it counts only if it is ahead of what is known otherwise.
-        self._begins_after = max(self._begins_after, _last_readable(aside), int(time.time()))
-        log.error(
-            "The history was damaged (%s). It is now %s, which still holds captions and photos: "
-            "delete it when you do not need it. A new history begins.",
-            error,
-            aside,
-        )
+        self._begins_after = max(self._begins_after, _last_readable(damaged), int(time.time()))
 
     def _seq_of(self, database: sqlite3.Connection, identifier: str) -> int | None:
         row = database.execute(
@@ -366,15 +263,6 @@ class History:
         database.execute(
             "DELETE FROM gone WHERE rowid <= (SELECT max(rowid) FROM gone) - ?", (IDS_REMEMBERED,)
         )
-
-
-def _is_damage(error: Exception) -> bool:
-    """Whether SQLite says that the file is not, or not any more, a database.
-
-    It raises DatabaseError itself for these two cases only; a full disk, a read-only file and the
-    like are OperationalError, one of its subclasses.
-    """
-    return type(error) is sqlite3.DatabaseError
 
 
 def _last_readable(damaged: Path) -> int:

@@ -155,7 +155,9 @@ class TestDamage:
 
     def test_twice_at_the_same_time(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A second damaged file, by a clock that was set back, does not replace the first."""
-        monkeypatch.setattr("app1.outbox.time.gmtime", lambda: time.struct_time((2026,) + (1,) * 8))
+        monkeypatch.setattr(
+            "common.sqlite_file.time.gmtime", lambda: time.struct_time((2026,) + (1,) * 8)
+        )
         for content in (b"the first " * 1000, b"the second " * 1000):
             path.write_bytes(content)
             Outbox(path).close()
@@ -285,15 +287,25 @@ def test_a_file_locked_against_writing_does_not_send_twice_or_lose(
     outbox = Outbox(path)
     outbox.add("predict", caption("1"))
     outbox.add("predict", caption("2"))
-    file_of(outbox).execute("PRAGMA query_only = ON")
-    event = outbox.first()
-    assert event is not None
-    outbox.remove(event)
-    assert len(outbox) == 1
-    outbox.forget("2")
-    outbox.add("predict", caption("3"))
-    assert names_and_ids(outbox) == [("forget", "2"), ("predict", "3")]
-    assert len(outbox) == 0
+    connect = sqlite3.connect
+
+    def connect_to_read(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        database = connect(*arguments, **options)
+        database.execute("PRAGMA query_only = ON")
+        return database
+
+    with monkeypatch.context() as locked:
+        locked.setattr("common.sqlite_file.sqlite3.connect", connect_to_read)
+        file_of(outbox).execute("PRAGMA query_only = ON")
+        event = outbox.first()
+        assert event is not None
+        outbox.remove(event)
+        assert len(outbox) == 1
+        outbox.forget("2")
+        outbox.add("predict", caption("3"))
+        assert in_file(path) == ["1", "2"]
+        assert names_and_ids(outbox) == [("forget", "2"), ("predict", "3")]
+        assert len(outbox) == 0
     file_of(outbox).execute("PRAGMA query_only = OFF")
     outbox.add("predict", caption("4"))
     assert in_file(path) == ["4"]
@@ -301,8 +313,8 @@ def test_a_file_locked_against_writing_does_not_send_twice_or_lose(
 
 
 def file_of(outbox: Outbox) -> sqlite3.Connection:
-    assert outbox._file is not None
-    return outbox._file
+    assert outbox._file._connection is not None
+    return outbox._file._connection
 
 
 def in_file(path: Path) -> list[str]:

@@ -360,7 +360,7 @@ def test_a_full_disk_under_app1(make_servers: Callable[..., Servers], tmp_path: 
     assert "make room on the disk" in app1.output
     make_room(app1)
     answers += servers.upload((noise(20, 300), "20.jpg"))
-    assert "the outbox can be written again" in app1.output
+    assert "outbox.db can be written again" in app1.output
     assert {answer["published"] for answer in answers} == {"queued"}
     servers.kill("app1")
     servers.start("relay", "app1")

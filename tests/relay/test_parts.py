@@ -111,11 +111,12 @@ def test_what_was_added_is_on_the_disk_itself(tmp_path: Path) -> None:
     """No power cut takes it: SQLite waits for the disk at each commit, and `add` for the commit."""
     kept = History(tmp_path / "h.db", keep=10)
     kept.open()
-    assert kept._connection is not None
-    assert kept._connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     statements: list[str] = []
-    kept._connection.set_trace_callback(statements.append)
+    with kept._file.reading() as database:
+        assert database.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+        database.set_trace_callback(statements.append)
     kept.add(caption())
+    assert "PRAGMA synchronous = NORMAL" not in statements
     assert statements[-1] == "COMMIT"
     kept.close()
 
