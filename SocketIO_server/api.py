@@ -1,4 +1,4 @@
-"""The relay over plain HTTP: health, metrics, and the history for programs that do not stay."""
+"""The relay over plain HTTP: health, metrics, and the history for programs that poll."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from werkzeug.exceptions import BadRequest, HTTPException, ServiceUnavailable
 from common.hosts import Origins, answers_to
 from common.problems import PROBLEM_TYPE, SECURITY_HEADERS, problem_json
 from common.settings import Settings
-from SocketIO_server.events import Relay
-from SocketIO_server.history import HistoryError, search_words
 from SocketIO_server.messages import MAX_MESSAGE
+from SocketIO_server.relay import Relay
+from SocketIO_server.stores.protocol import Store, StoreError, search_words
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000  # captions in one answer
 MAX_QUERY = 200  # characters
-BATCH = 50  # captions read at a time: nobody else waits long for the history
+BATCH = 50  # captions read at a time, so that nothing else waits long for the store
 
 WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -30,7 +30,7 @@ def add_routes(app: flask.Flask, relay: Relay, origins: Origins) -> None:
 
     @app.get("/")
     def index() -> flask.Response:
-        """A word for people who open the relay's own address."""
+        """A line of text for people who open the relay's own address."""
         text = "This is the relay between the upload page and the viewer page.\n"
         return flask.Response(text, mimetype="text/plain")
 
@@ -41,7 +41,7 @@ def add_routes(app: flask.Flask, relay: Relay, origins: Origins) -> None:
 
     @app.get("/readyz")
     def readyz() -> tuple[flask.Response, int]:
-        """Whether captions can be taken: the history can be used, and we are not stopping."""
+        """Whether captions can be taken: the history can be used, and the relay is not stopping."""
         reason = relay.why_not_ready()
         if reason:
             return flask.jsonify(status="not ready", reason=reason), 503
@@ -57,8 +57,8 @@ def add_routes(app: flask.Flask, relay: Relay, origins: Origins) -> None:
     def captions() -> flask.Response:
         """Captions, oldest first: those that follow `after`, or the most recent ones.
 
-        With `before`, only those with lower numbers, so that one can go back. With `q`, those in
-        which each word of it begins a word. `last_seq` is the `after` with which to go on.
+        With `before`, only those with lower numbers, to go back. With `q`, those in which each word
+        of it begins a word. `last_seq` is the `after` with which to go on.
         """
         limit = min(_whole_number("limit", DEFAULT_LIMIT, least=1), MAX_LIMIT)
         after = _whole_number("after", -1, least=0)
@@ -67,15 +67,14 @@ def add_routes(app: flask.Flask, relay: Relay, origins: Origins) -> None:
         if len(query) > MAX_QUERY:
             raise BadRequest(f"q must be at most {MAX_QUERY} characters long.")
         words = search_words(query)
-        if query.strip() and not words:  # nothing but punctuation, which no caption is searched for
+        if query.strip() and not words:  # only punctuation, which captions are not searched for
             limit = 0
         try:
             if after < 0:
-                with relay.history_lock:
-                    after = relay.history.before_last(limit, words, before)
-            batches = _batches(relay, after, before, limit, words)
-            first = next(batches, [])  # what goes wrong does so before the answer has begun
-        except HistoryError as error:
+                after = relay.store.before_last(limit, words, before)
+            batches = _batches(relay.store, after, before, limit, words)
+            first = next(batches, [])  # so that it fails, if it does, before the answer begins
+        except StoreError as error:
             raise ServiceUnavailable(str(error)) from error
 
         def body() -> Iterator[str]:
@@ -92,7 +91,7 @@ def add_routes(app: flask.Flask, relay: Relay, origins: Origins) -> None:
 
     @app.after_request
     def let_pages_read(response: flask.Response) -> flask.Response:
-        """Let the pages that may connect read the API too."""
+        """Let the pages that may connect over Socket.IO read the API too."""
         if flask.request.path.startswith("/api/"):
             response.headers["Cache-Control"] = "no-store"
             response.vary.add("Origin")
@@ -116,7 +115,7 @@ def _whole_number(name: str, default: int, least: int) -> int:
     """A whole number from the query string.
 
     Raises:
-        BadRequest: it is none, or less than `least`.
+        BadRequest: it is not a whole number, or less than `least`.
     """
     text = flask.request.args.get(name)
     if text is None:
@@ -127,13 +126,12 @@ def _whole_number(name: str, default: int, least: int) -> int:
 
 
 def _batches(
-    relay: Relay, after: int, before: int, limit: int, words: list[str]
+    store: Store, after: int, before: int, limit: int, words: list[str]
 ) -> Iterator[list[dict[str, Any]]]:
     """At most `limit` captions between two numbers, a few at a time."""
     more = limit > 0
     while more and limit > 0:
-        with relay.history_lock:
-            captions, more = relay.history.after(after, min(limit, BATCH), words=words)
+        captions, more = store.after(after, min(limit, BATCH), words=words)
         limit -= len(captions)
         if captions and captions[-1]["seq"] >= before:
             captions, more = [c for c in captions if c["seq"] < before], False
@@ -147,10 +145,10 @@ class Guard:
 
     - Adds the security headers.
     - Declines to compress WebSocket messages: photos get no smaller, and it would cost a quarter of
-      a megabyte a viewer, and as many compressions a message as there are viewers.
-    - Answers to this machine's names and to addresses only (`answers_to`): a page whose
-      own name was made to resolve to one (DNS rebinding) would else pass for one of the relay's.
-    - Refuses bodies that are too large, or do not tell their size, before anybody reads them.
+      a megabyte a viewer, and one compression a message and viewer.
+    - Answers to this machine's names and to addresses only (`answers_to`). Otherwise a page whose
+      own name resolves to this machine (DNS rebinding) would pass as one of the relay's.
+    - Refuses bodies that are too large, or come without their size, before they are read.
     - Refuses incomplete WebSocket handshakes, on which the libraries fail, and those of drafts
       before RFC 6455, for which they have no size limit.
     """

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from SocketIO_server.transport import async_modes
 if TYPE_CHECKING:
     import flask
 
-    from SocketIO_server.events import Relay
+    from SocketIO_server.relay import Relay
 
 log = logging.getLogger("relay")
 
@@ -38,7 +39,7 @@ MAX_CONNECTIONS = 8_000
 
 def main() -> int:
     """Run the relay until SIGTERM or SIGINT; the exit status."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until it serves, Ctrl-C ends it without a word
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until it serves, Ctrl-C just ends it
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     os.umask(0o077)  # what we write holds people's pictures
     try:
@@ -59,14 +60,11 @@ def main() -> int:
     log.info("Settings: %s", settings.describe())
     if not is_loopback(settings.relay_host):
         log.warning(
-            "The relay listens on %s, without encryption: whoever can reach it there can see all "
+            "The relay listens on %s, without encryption: anyone who can reach it can see all "
             "captions and photos. Set RELAY_HOST to 127.0.0.1, or put a proxy with TLS before it.",
             settings.relay_host,
         )
     relay: Relay = app.extensions["relay"]
-    if reason := relay.why_not_ready():
-        log.error("%s", reason)  # and go on: viewers can connect, and the disk may get better
-
     mode = settings.relay_async_mode
     wake, signals = _catch_signals(mode)
     relay.start()
@@ -76,8 +74,7 @@ def main() -> int:
     stopped_by = signals.recv(1)
     relay.stopping = True
     _drain(relay)
-    with relay.history_lock:
-        relay.history.close()
+    relay.store.close()
     return 0 if stopped_by != _CRASHED else 1
 
 
@@ -124,18 +121,20 @@ def _catch_signals(mode: str) -> tuple[socket.socket, Any]:
 def _drain(relay: Relay) -> None:
     """Take no more, and let what was taken be answered and broadcast.
 
-    Connections are then cut, not closed in form: a client takes that for a break and connects
-    again, while python-socketio's stays away after a formal goodbye.
+    Connections are then cut without a goodbye: a client takes that for a broken connection and
+    connects again, while python-socketio's stays away after a goodbye.
     """
     until = time.monotonic() + DRAIN_SECONDS
-    relay.socketio.sleep(0.2)  # for /readyz to be asked: whoever sends here can go elsewhere
+
+    def wait_until(condition: Callable[[], bool]) -> None:
+        while not condition() and time.monotonic() < until:
+            relay.socketio.sleep(0.02)
+
+    relay.socketio.sleep(0.2)  # for /readyz to be asked: publishers can go elsewhere
     relay.closed = True
-    while relay.answering() and time.monotonic() < until:
-        relay.socketio.sleep(0.02)
-    relay.socketio.sleep(0.05)  # for the last answer to be put with what waits
-    is_taken = relay.sockets.taken()
-    while not is_taken() and time.monotonic() < until:
-        relay.socketio.sleep(0.02)
+    wait_until(lambda: not relay.answering)
+    relay.socketio.sleep(0.05)  # for the last answer to be queued
+    wait_until(relay.sockets.taken())
 
 
 if __name__ == "__main__":

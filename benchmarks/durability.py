@@ -15,20 +15,21 @@ import itertools
 import os
 import statistics
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, TypeVar
 
 from app1.outbox import Outbox
 from benchmarks.machine import Way, in_turns, summary, write
 from SocketIO_server import messages
-from SocketIO_server.history import History
+from SocketIO_server.stores.sqlite import SqliteStore
 
 THUMBNAIL_BYTES = 60_000  # as large as that of an ordinary photo
 CALLS = 10  # in one turn
 KEEP = 1_000
 
 
-Keeper = TypeVar("Keeper", Outbox, History)
+Keeper = TypeVar("Keeper", Outbox, SqliteStore)
 
 
 def hasty(keeper: Keeper) -> Keeper:
@@ -82,14 +83,17 @@ def ways(folder: Path) -> dict[str, Way]:
     def into(outbox: Outbox) -> Way:
         return Way(lambda: outbox.add("predict", payload()), CALLS)
 
-    def kept_in(history: History) -> Way:
-        return Way(lambda: history.add(messages.predict(payload())), CALLS)
+    def kept_in(store: SqliteStore) -> Way:
+        return Way(lambda: store.append(messages.predict(payload())), CALLS)
+
+    def store(name: str) -> SqliteStore:
+        return SqliteStore(folder / name, KEEP, time.sleep)
 
     return {
         "outbox, FULL": into(Outbox(folder / "outbox.db", KEEP)),
         "outbox, NORMAL": into(hasty(Outbox(folder / "hasty-outbox.db", KEEP))),
-        "history, FULL": kept_in(History(folder / "history.db", KEEP)),
-        "history, NORMAL": kept_in(hasty(History(folder / "hasty-history.db", KEEP))),
+        "history, FULL": kept_in(store("history.db")),
+        "history, NORMAL": kept_in(hasty(store("hasty-history.db"))),
         "written plainly and synced": Way(write_plainly, CALLS),
     }
 

@@ -24,7 +24,7 @@ class Sockets:
         self._server: Any = socketio.server
 
     def is_connected(self, sid: str) -> bool:
-        """Whether the client has been told that it is connected."""
+        """Whether the client's connect event has been answered."""
         return bool(self._server.manager.is_connected(sid, "/"))
 
     def waiting_for(self, sid: str) -> int:
@@ -41,7 +41,7 @@ class Sockets:
         marks = [(socket, socket.sent) for socket in self._all()]
         return lambda: all(socket.closed or socket.written >= sent for socket, sent in marks)
 
-    def hang_up(self, sid: str) -> None:
+    def disconnect(self, sid: str) -> None:
         """Say goodbye to a client; python-socketio's then does not connect again."""
         self._server.eio.disconnect(self._server.manager.eio_sid_from_sid(sid, "/"))
 

@@ -11,7 +11,8 @@ from flask_socketio import ConnectionRefusedError as Refused
 from app1.guards import DeleteTokens
 from app1.problems import ForbiddenError
 from common.settings import Settings
-from SocketIO_server.application import create_app
+from common.state import publisher_token
+from SocketIO_server.connections import admit
 
 
 @pytest.fixture
@@ -31,15 +32,13 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bytes, bytes]]:
 def test_the_publishers_token(
     settings_of: Callable[..., Settings], compared: list[tuple[bytes, bytes]]
 ) -> None:
-    settings = settings_of(RELAY_TOKEN="right", RELAY_ASYNC_MODE="threading")
-    relay = create_app(settings).extensions["relay"]
+    token = publisher_token(settings_of(RELAY_TOKEN="right"))
     for wrong in ("wrong", "righ", "rightx", "Right", "\ud800"):
         with pytest.raises(Refused):
-            relay._admit({"token": wrong})
-    assert relay._admit({"token": "right"})[0]
+            admit({"token": wrong}, token)
+    assert admit({"token": "right"}, token).publisher
     assert compared[0] == (b"wrong", b"right")
     assert len(compared) == 6, "nothing but this comparison decides"
-    relay.history.close()
 
 
 def test_delete_tokens(compared: list[tuple[bytes, bytes]]) -> None:

@@ -156,7 +156,9 @@ def test_several_messages_of_one_publisher_are_taken_in_order(
 def test_too_many_messages_at_once_are_refused_for_a_while(
     start_relay: StartRelay, connect: Connect, tmp_path: Path
 ) -> None:
-    prelude = "import SocketIO_server.events; SocketIO_server.events.PUBLISHER_RATE = (0.01, 3)"
+    prelude = (
+        "import SocketIO_server.connections; SocketIO_server.connections.PUBLISHER_RATE = (0.01, 3)"
+    )
     publisher = connect(start_relay(script=script(tmp_path, prelude)), PUBLISHER)
     answers = [publisher.call("predict", {"caption": "a"}) for _ in range(4)]
     assert [answer["ok"] for answer in answers] == [True, True, True, False]

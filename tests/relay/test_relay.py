@@ -353,8 +353,8 @@ DEEP: Any = json.loads("[" * 200 + "]" * 200)
         ("captioning_failed", {"id": "a", "error": "x" * 501}, "error must be"),
         ("forget", {}, "no id"),
         ("forget", {"id": ["a"]}, "id must be"),
-        ("prediction", {"caption": "a"}, "no such event"),
-        ("history", {}, "no such event"),
+        ("prediction", {"caption": "a"}, "Unknown event"),
+        ("history", {}, "Unknown event"),
     ],
 )
 def test_bad_messages_are_refused_with_a_sentence(

@@ -24,7 +24,7 @@ import websocket
 from common.settings import Settings
 from SocketIO_server import transport
 from SocketIO_server.application import create_app
-from SocketIO_server.events import PIECE_BYTES
+from SocketIO_server.connections import PIECE_BYTES
 from SocketIO_server.messages import predict
 from SocketIO_server.transport.limits import MAX_WAITING
 from tests.kit import ROOT
@@ -168,8 +168,8 @@ def test_a_relay_that_stops_is_first_not_ready_and_then_closed(
     relay.closed = True
     answer = publisher.emit("predict", {"caption": "b"}, callback=True)
     assert (answer["ok"], answer["retry"]) == (False, True)
-    assert relay.history.last_seq() == 1
-    relay.history.close()
+    assert relay.store.last_seq() == 1
+    relay.store.close()
 
 
 def stop_while_captions_pour_in(relay: Relay, publisher: WireClient) -> list[int]:
@@ -280,9 +280,10 @@ def hasty(folder: Path) -> Path:
         "original = transport.install\n"
         "def install(settings):\n"
         "    original(settings)\n"
-        "    from SocketIO_server import redis_history, shared\n"
-        "    redis_history.TIMEOUT, redis_history.AWAY = 1.0, 0.1\n"
-        "    shared.BEAT, shared.GIVEN_UP, shared.RETRY = 0.2, 1, 0.1\n"
+        "    from SocketIO_server import relay\n"
+        "    from SocketIO_server.stores import redis\n"
+        "    redis.TIMEOUT, redis.AWAY = 1.0, 0.1\n"
+        "    relay.HEARTBEAT, relay.HEARTBEAT_EXPIRES, relay.RETRY = 0.2, 1, 0.1\n"
         "transport.install = install\n"
         "sys.exit(server.main())\n"
     )
@@ -397,15 +398,15 @@ def test_a_viewer_that_knows_more_than_its_new_relay_has_told(
     relays: tuple[Relay, Relay], redis: Redis, connect: Connect
 ) -> None:
     """It comes from a relay that was faster, and gets nothing twice."""
-    from SocketIO_server.redis_history import RedisHistory
+    from SocketIO_server.stores.redis import RedisStore
 
     first, second = relays
     publisher = connect(first, PUBLISHER)
     redis.client.config_set("appendfsync", "no")
     second.process.send_signal(signal.SIGSTOP)  # not for so long that Redis seems away
-    shared = RedisHistory(redis.url, keep=10_000)
+    shared = RedisStore(redis.url, keep=10_000)
     for _ in range(1_000):
-        shared.add(predict({"caption": "a"}))
+        shared.append(predict({"caption": "a"}))
     shared.close()
     with ThreadPoolExecutor() as pool:
         coming = pool.submit(connect, second, {"last_seq": 1_000})

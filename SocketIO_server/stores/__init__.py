@@ -1,0 +1,1 @@
+"""Where the relay keeps captions: `protocol.Store`, and one module for each kind of store."""
