@@ -628,3 +628,11 @@ def test_a_plan_that_makes_no_sense_is_refused(tmp_path, values, sentence):
     file.write_text(json.dumps(values))
     with pytest.raises(TrainingError, match=sentence):
         Plan.read(file)
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "captioner" / "training" / "plans").glob("*.json")), ids=lambda f: f.stem
+)
+def test_the_plans_that_ship_can_be_read(file):
+    names = [stage.name for stage in Plan.read(file).stages]
+    assert len(names) == len({*names}) >= 1
