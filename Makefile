@@ -2,6 +2,7 @@
 # make test   installs what the tests need too, and runs the checks and the whole suite
 #             (make test ARGS="tests/relay -x" runs a part of it)
 # make results writes the README's table of results again from the reports in the model's folder
+# make docs   writes docs/cli.md again from the program's own help
 # make lock   makes requirements.lock again from the versions in requirements*.txt
 # make audit  looks up the known vulnerabilities of all that requirements.lock pins, in PyPI's database
 #
@@ -16,7 +17,7 @@ PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11 py
 	$$python -c '$(IN_RANGE)' 2>/dev/null && echo $$python && break; done),python3)
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run test results lock audit
+.PHONY: help run test results docs lock audit
 .NOTPARALLEL:
 
 help:
@@ -36,6 +37,9 @@ test: $(VENV)/test.stamp
 
 results: $(VENV)/run.stamp
 	@$(BIN)/python docs/results.py
+
+docs: $(VENV)/run.stamp
+	@$(BIN)/python docs/cli.py
 
 # What stands in a stamp's prerequisites has been installed when the stamp is newer.
 $(VENV)/run.stamp: requirements.txt requirements.lock pyproject.toml | $(BIN)/python

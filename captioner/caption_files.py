@@ -32,15 +32,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a picture, or a folder of them")
     parser.add_argument(
         "--beam-size", type=int, default=3, choices=range(1, 11), metavar="1..10",
-        help="hypotheses that the search carries on (default: 3; 1 is greedy)",
+        help="hypotheses that the beam search keeps (default: 3; 1 is greedy)",
     )  # fmt: skip
-    parser.add_argument("--jsonl", action="store_true", help="a JSON object for each picture")
+    parser.add_argument("--jsonl", action="store_true", help="print a JSON object for each picture")
     parser.add_argument(
         "--output", metavar="FILE", type=Path,
-        help="append the JSON objects to FILE, leaving out pictures that are in it already (on "
-        "Linux, `--jsonl >> FILE` does the same)",
+        help="append a JSON object for each picture to FILE, and skip pictures that are already in "
+        "it (on Linux, `--jsonl >> FILE` does the same)",
     )  # fmt: skip
-    parser.add_argument("--model", help="a name under models/, or a path (or CAPTIONER_MODEL)")
+    parser.add_argument(
+        "--model", help="model: a name under models/, or a path (default: CAPTIONER_MODEL)"
+    )
 
 
 def main(args: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ COMMANDS = {
     "train": ("captioner.training.train", "train a model on captioned photos"),
     "evaluate": ("captioner.training.evaluation", "score a model on captioned photos"),
     "export": ("captioner.training.export", "write the files that serve a trained model"),
-    "up": ("common.supervisor", "start the relay and both pages, and watch over them"),
+    "up": ("common.supervisor", "start the relay and both pages, and restart what fails"),
 }
 
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
         prog="captioner",
-        description="Captions photos, and shows the captions live on another page.",
+        description="Captions photos, trains captioning models, and runs the three servers.",
     )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings of TensorFlow and LiteRT, no news
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

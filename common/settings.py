@@ -56,46 +56,50 @@ class Settings:
         SettingsError: two settings contradict each other; the sentence names the one to change.
     """
 
-    relay_host: str = _setting("127.0.0.1", parsers.host, "where the relay listens")
-    relay_port: int = _setting(5000, _PORT, "where the relay listens")
-    app1_host: str = _setting("127.0.0.1", parsers.host, "where the upload page listens")
-    app1_port: int = _setting(5001, _PORT, "where the upload page listens")
-    app2_host: str = _setting("127.0.0.1", parsers.host, "where the viewer page listens")
-    app2_port: int = _setting(5002, _PORT, "where the viewer page listens")
+    relay_host: str = _setting("127.0.0.1", parsers.host, "address that the relay listens on")
+    relay_port: int = _setting(5000, _PORT, "port of the relay")
+    app1_host: str = _setting("127.0.0.1", parsers.host, "address that the upload page listens on")
+    app1_port: int = _setting(5001, _PORT, "port of the upload page")
+    app2_host: str = _setting("127.0.0.1", parsers.host, "address that the viewer page listens on")
+    app2_port: int = _setting(5002, _PORT, "port of the viewer page")
     relay_url: str = _setting(
-        "", parsers.origin, "where app1 reaches the relay", "http://127.0.0.1:$RELAY_PORT"
+        "", parsers.origin, "URL at which app1 reaches the relay", "http://127.0.0.1:$RELAY_PORT"
     )
     relay_public_url: str = _setting(
         "",
         parsers.origin_or_empty,
-        "where a browser reaches the relay; empty: the page's own host name, with RELAY_PORT",
+        "URL at which browsers reach the relay; empty: the page's own host name and RELAY_PORT",
     )
     relay_origins: tuple[str, ...] | None = _setting(
         None,
         parsers.origins,
-        "origins that may connect from a browser, with commas between; * for all",
+        "origins that browsers may connect from, separated by commas; * for any",
         "pages on this machine's names at APP1_PORT and APP2_PORT",
     )
     relay_token: str | None = _setting(
         None,
         parsers.token,
-        "who may publish; set but empty: everybody, on loopback only",
+        "secret that publishers send; set but empty: anyone may publish, on loopback only",
         f"a secret made once in CAPTIONER_STATE ({SECRET_FILE}, mode 0600)",
         repr=False,
     )
-    relay_db: Path = _setting(Path(), parsers.path, "the history", "history.db in CAPTIONER_STATE")
+    relay_db: Path = _setting(
+        Path(), parsers.path, "file of the history", "history.db in CAPTIONER_STATE"
+    )
     relay_keep: int = _setting(
-        10_000, parsers.whole_number(1, 10_000_000), "captions kept; the oldest go first"
+        10_000,
+        parsers.whole_number(1, 10_000_000),
+        "captions kept in the history; the oldest are dropped",
     )
     relay_async_mode: str = _setting(
         "eventlet",
         parsers.async_mode,
-        "how the relay waits for its clients: eventlet, gevent, threading",
+        "concurrency of the relay: eventlet, gevent or threading",
     )
     relay_message_queue: str = _setting(
         "",
         parsers.queue_url,
-        "for example redis://...: several relays; empty: one process",
+        "Redis server of several relays, such as redis://...; empty: a single relay",
         repr=False,
     )
     captioner_model: str | None = _setting(
@@ -104,24 +108,24 @@ class Settings:
     captioner_state: Path = _setting(
         Path(),
         parsers.path,
-        "secret, history, outbox; never inside the checkout",
+        "folder of secret, history and outbox; never inside the checkout",
         "the platform's per-user state folder",
     )
     captioner_max_upload_mb: int = _setting(
-        20, parsers.whole_number(1, 10_000), "largest upload, in MiB, checked before decoding"
+        20, parsers.whole_number(1, 10_000), "largest picture file, in MiB; checked before decoding"
     )
     captioner_max_pixels: int = _setting(
         50_000_000,
         parsers.whole_number(1, 10**10),
-        "largest picture, in pixels, checked before decoding",
+        "largest picture, in pixels; checked before decoding",
     )
     captioner_queue: int = _setting(
-        32, parsers.whole_number(1, 100_000), "uploads that may wait; beyond it 503"
+        32, parsers.whole_number(1, 100_000), "uploads that may wait; further ones get 503"
     )
     captioner_rate: Rate | None = _setting(
         None,
         parsers.rate,
-        'uploads from one address, "N/second", "N/minute", "N/hour" or "off"; beyond it 429',
+        'pictures per address: "N/second", "N/minute", "N/hour" or "off"; further ones get 429',
         "off while APP1_HOST is loopback, else 60/minute",
     )
     explicit: frozenset[str] = field(default=frozenset(), repr=False)

@@ -240,27 +240,46 @@ def chosen(dataset: Dataset, split: str, limit: int | None = None) -> list[Photo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", help="a name under models/, or a path")
-    parser.add_argument("--data", required=True, help="a collection's folder or captions file")
-    parser.add_argument("--split", default="test", choices=[*SPLITS, "all"])
-    parser.add_argument("--beam-size", type=int, default=3, choices=range(1, 11), metavar="1..10")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N photos by name")
-    parser.add_argument("--output", metavar="FILE", help="write captions and scores here, as JSON")
     parser.add_argument(
-        "--record", metavar="NAME", help="keep the report in the model's folder, under this name"
+        "--model", help="model: a name under models/, or a path (default: CAPTIONER_MODEL)"
     )
-    parser.add_argument("--into", metavar="MODEL", help="record there instead, by name or path")
-    parser.add_argument("--only", metavar="FILE", help="JSON list of the photos' file names")
+    parser.add_argument("--data", required=True, help="data set: its folder or its captions file")
     parser.add_argument(
-        "--calibrate", action="store_true", help="learn from these photos when the model is sure"
+        "--split", default="test", choices=[*SPLITS, "all"], help="split to score (default: test)"
+    )
+    parser.add_argument(
+        "--beam-size", type=int, default=3, choices=range(1, 11), metavar="1..10",
+        help="hypotheses that the beam search keeps (default: 3; 1 is greedy)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="score only the first N photos by name"
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="write captions and scores to FILE, as JSON"
+    )
+    parser.add_argument(
+        "--record", metavar="NAME", help="write the report to the model folder as NAME.json"
+    )
+    parser.add_argument(
+        "--into",
+        metavar="MODEL",
+        help="write the report of --record to the folder of this model instead",
+    )
+    parser.add_argument("--only", metavar="FILE", help="JSON list of the file names to score")
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="fit the confidence of captions on these photos, and store it in the model folder",
     )
     parser.add_argument(
         "--trained-on", action="append", metavar="DATA",
-        help="for --calibrate: a collection that the model was trained on; repeat it for several "
-        "(default: that of --data)",
+        help="for --calibrate: data set that the model was trained on; may be repeated (default: "
+        "that of --data)",
     )  # fmt: skip
     parser.add_argument(
-        "--leave-out", metavar="FILE", help="JSON list of the file names there that it was not"
+        "--leave-out",
+        metavar="FILE",
+        help="for --calibrate: JSON list of file names excluded from training",
     )
 
 

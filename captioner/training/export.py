@@ -35,12 +35,15 @@ DECODER = "up_down_lstm"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", help="name or path of a model folder; the default one if left out"
+        "--model", help="model: a name under models/, or a path (default: the default model)"
     )
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="int8", help="of the LiteRT files"
+        "--precision",
+        choices=PRECISIONS,
+        default="int8",
+        help="of the LiteRT files (default: int8)",
     )
-    parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
+    parser.add_argument("--out", type=Path, required=True, help="model folder to write")
 
 
 def main(arguments: argparse.Namespace) -> int:

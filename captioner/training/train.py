@@ -488,33 +488,33 @@ def _copy_decoder(source: Decoder, target: Decoder) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, action="append", required=True,
-        help="a collection of captioned photos; repeat it for several",
+        help="data set of captioned photos; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--more-captions", type=Path, action="append", default=[], metavar="FILE",
-        help="JSON object of file names and further captions of photos in --data",
+        help="JSON object of file names and additional captions of photos in --data",
     )  # fmt: skip
     parser.add_argument(
         "--uncaptioned", type=Path, action="append", default=[], metavar="FOLDER",
-        help="photos without captions, which teach features: those in the folder that --data does "
-        "not name",
+        help="folder of photos without captions, which only teach features; photos of --data in it "
+        "are skipped",
     )  # fmt: skip
     parser.add_argument(
         "--text", type=Path, action="append", default=[], metavar="FILE",
-        help="JSON object (or .json.gz) of captions without photos: names and lists of captions",
+        help="JSON object (or .json.gz) of captions without photos: a list of captions per name",
     )  # fmt: skip
     parser.add_argument(
         "--dev", type=Path, metavar="FILE",
-        help="JSON list of file names that are for dev, whatever their collection says",
+        help="JSON list of file names to use for dev instead of their own split",
     )  # fmt: skip
     parser.add_argument(
-        "--leave-out", type=Path, metavar="FILE", help="JSON list of file names to leave out"
+        "--leave-out", type=Path, metavar="FILE", help="JSON list of file names to exclude"
     )
-    parser.add_argument("--config", type=Path, required=True, help="the plan, a JSON file")
-    parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
+    parser.add_argument("--config", type=Path, required=True, help="training plan, a JSON file")
+    parser.add_argument("--out", type=Path, required=True, help="model folder to write")
     parser.add_argument(
         "--work", type=Path, required=True,
-        help="folder for checkpoints and stored grids; a killed run goes on from there",
+        help="folder for checkpoints and stored grids; an interrupted run resumes from it",
     )  # fmt: skip
     parser.add_argument(
         "--encoder-weights", default="imagenet",
@@ -522,25 +522,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--start-from", metavar="MODEL",
-        help="go on from a trained model, by name or path, with its words and sizes",
+        help="fine-tune this model (name or path), with its vocabulary and sizes",
     )  # fmt: skip
     parser.add_argument(
         "--learn-from", metavar="MODEL", action="append", default=[],
-        help="a trained model that a distillation learns from; repeat it for several",
+        help="teacher model of a distillation stage (name or path); may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--feature-teacher", type=Path, metavar="FILE", action="append", default=[],
-        help="an EfficientNet-Lite's .pth file, whose features the encoder learns; repeat it for "
-        "several",
+        help="EfficientNet-Lite weights (.pth) whose features the encoder learns to predict; may "
+        "be repeated",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, help="in place of the plan's")
+    parser.add_argument("--seed", type=int, help="random seed (default: that of the plan)")
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="int8", help="of the LiteRT files"
+        "--precision",
+        choices=PRECISIONS,
+        default="int8",
+        help="of the LiteRT files (default: int8)",
     )
     parser.add_argument(
         "--stages-only", action="store_true",
-        help="end before the model folder is written, which needs TensorFlow; the same command "
-        "without this flag writes it from the work folder",
+        help="stop before the model folder is written, which needs TensorFlow; run the same "
+        "command without this flag to write it from the work folder",
     )  # fmt: skip
 
 

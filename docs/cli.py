@@ -1,0 +1,58 @@
+"""Writes docs/cli.md: what `captioner --help` and `captioner COMMAND --help` print.
+
+python docs/cli.py            # or: make docs
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from captioner import cli
+
+PAGE = Path(__file__).with_suffix(".md")
+WIDTH = "100"  # columns of the help
+
+HEAD = """\
+# Command line
+
+`make docs` writes this page from the program's own help. `python -m captioner` is the same program
+as `captioner`, and also runs from the checkout without an installation.
+
+Exit status: 0 for success, 1 for a failure (also when one of several pictures failed), 2 for wrong
+arguments or settings. Errors go to standard error as one sentence.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for command in ("", *cli.COMMANDS):
+        name = f"captioner {command}".strip()
+        parts.append(f"## `{name}`\n\n```text\n{help_of(command)}```\n")
+    return "\n".join(parts)
+
+
+def help_of(command: str) -> str:
+    """What `captioner COMMAND --help` prints; `command` may be empty."""
+    columns = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = WIDTH
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+            cli.main([*command.split(), "--help"])
+    finally:
+        if columns is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = columns
+    return printed.getvalue()
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
