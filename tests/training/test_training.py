@@ -159,7 +159,7 @@ def test_all_objectives_make_a_model_that_serves(data, tmp_path, base_weights):
             quantized_encoder=True, temperature=0.5, samples_per_photo=2,
         ),
     ]  # fmt: skip
-    file = plan(tmp_path, stages, concepts=6)
+    file = plan(tmp_path, stages, concepts=6, bfloat16=True)
     out, work = tmp_path / "out", tmp_path / "work"
     flags = ["--uncaptioned", without, "--text", text, "--more-captions", more]
     assert run(file, data, out, work, base_weights, *flags, teachers=[tiny_teacher(cells=3)]) == 0

@@ -57,7 +57,7 @@ class Generator(keras.Model):
         sample: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(dtype="float32")
         self.model, self.max_words, self.captions, self.sample = model, max_words, captions, sample
         self.seeds = keras.random.SeedGenerator(seed)
         self.built = True

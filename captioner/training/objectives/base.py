@@ -24,7 +24,9 @@ class Objective(keras.Model):
     """
 
     def __init__(self, model: CaptioningModel) -> None:
-        super().__init__()
+        # The networks within choose their own precision. In bfloat16 Keras would also round the
+        # weights of words and the images of feature teachers.
+        super().__init__(dtype="float32")
         self.model = model
         self.built = True
 
