@@ -13,7 +13,7 @@ from common.settings import Settings
 from common.state import publisher_token
 from SocketIO_server.api import Guard, add_routes
 from SocketIO_server.connections import Connections
-from SocketIO_server.library_log import library_log
+from SocketIO_server.log_filter import library_log
 from SocketIO_server.messages import MAX_MESSAGE
 from SocketIO_server.publishing import Publishing
 from SocketIO_server.relay import Relay

@@ -1,7 +1,7 @@
 """`captioner train`: from photos, captions and base weights to a trained model, in stages.
 
 A plan, a JSON file, says what is trained on which objective and for how long. Everything that a run
-leaves behind lies in its work folder, and a run that was killed goes on from its last whole epoch.
+leaves behind is in its work folder, and a run that was killed goes on from its last whole epoch.
 Keras chooses the backend: TensorFlow on a CPU, `KERAS_BACKEND=jax` on a GPU.
 """
 

@@ -12,7 +12,7 @@ import pytest
 from common.settings import Settings
 from SocketIO_server import messages, server, transport
 from SocketIO_server.application import create_app
-from SocketIO_server.library_log import BriefFilter
+from SocketIO_server.log_filter import BriefFilter
 from SocketIO_server.stores.protocol import search_words
 from SocketIO_server.token_bucket import TokenBucket
 from SocketIO_server.transport import limits
