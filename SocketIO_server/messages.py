@@ -170,7 +170,7 @@ _PREDICT: dict[str, Check] = {
     "image_path": _text(MAX_PATH),
     "candidates": _list_of(MAX_CANDIDATES, caption=_caption, probability=_number(0, 1)),
     "words": _list_of(MAX_WORDS, word=_text(100), probability=_number(0, 1)),
-    "sureness": _number(0, 1),
+    "confidence": _number(0, 1),
     "confident": _yes_or_no,
     "created_at": _utc_time,
     "model": _text(200),

@@ -44,7 +44,7 @@ class Captioned:
     """A photo with its caption, published or on its way.
 
     Attributes:
-        answer: id, caption, probability, candidates, words, sureness, confident, model,
+        answer: id, caption, probability, candidates, words, confidence, confident, model,
             created_at and elapsed_ms, as in the API.
         thumbnail: JPEG bytes.
         remembered: whether it was answered from memory.

@@ -107,7 +107,7 @@ def measure(turns: int, model: str | None) -> tuple[list[Goal], dict[str, Any]]:
     captioner = Captioner.load(model, threads=CORES)
     engine = TimedEngine(encoder_file, init_file, step_file, threads=CORES)
     engine.clock = clock = Clock()
-    timed = Captioner(engine, folder.tokenizer(), folder.manifest, folder.sureness())
+    timed = Captioner(engine, folder.tokenizer(), folder.manifest, folder.confidence())
     bare = Interpreter(model_content=encoder_file, num_threads=CORES).get_signature_runner(
         SIGNATURE
     )

@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
     """Caption all pictures one after the other; a broken one is reported and the rest still done.
 
     A line of output is a caption, after the picture's path and a tab where there are several
-    pictures; or with `--jsonl` an object {"image", "caption", "candidates", "words", "sureness",
+    pictures; or with `--jsonl` an object {"image", "caption", "candidates", "words", "confidence",
     "confident"} or {"image", "error"}.
 
     A run that was killed, at whatever moment, goes on where it was stopped when it is started

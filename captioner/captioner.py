@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from captioner.confidence import ConfidenceEstimator
 from captioner.engine import Engine
 from captioner.model_folder import ModelFolder
 from captioner.picture import DECODE_SIDE, SmallCopies, Source, encoder_input, read_picture
 from captioner.search import BeamSearch, Hypothesis, Sampling
-from captioner.sureness import Sureness
 from captioner.tokenizer import Tokenizer
 
 
@@ -47,13 +47,13 @@ class Candidate:
 class Caption:
     """What is in a picture: the best candidate, and all of them.
 
-    `sureness` is how likely the best one is right, in [0, 1]; 0 says nothing of that, but that the
-    picture is unlike those that the model knows. It is None where the model folder cannot tell.
-    `confident` is whether it, or then the probability, reaches the threshold of the folder.
+    `confidence` is how likely the best one is correct, in [0, 1]; 0 where the picture is unlike the
+    photos that the model was trained on. It is None where the model folder has no calibration.
+    `confident` is whether it, or else the probability, reaches the threshold of the folder.
     """
 
     candidates: tuple[Candidate, ...]
-    sureness: float | None
+    confidence: float | None
     confident: bool
 
     @property
@@ -80,7 +80,7 @@ class Caption:
                 {"caption": c.text, "probability": _rounded(c.probability)} for c in self.candidates
             ],
             "words": words,
-            "sureness": None if self.sureness is None else _rounded(self.sureness),
+            "confidence": None if self.confidence is None else _rounded(self.confidence),
             "confident": self.confident,
         }
 
@@ -96,10 +96,10 @@ class Captioner:
         engine: Engine,
         tokenizer: Tokenizer,
         model: dict[str, Any],
-        sureness: Sureness | None = None,
+        confidence: ConfidenceEstimator | None = None,
     ) -> None:
         self._engine, self._tokenizer, self.model = engine, tokenizer, model
-        self._sureness = sureness
+        self._confidence = confidence
         self._input_size = int(model["encoder"]["input_size"])
         self._grid = tuple(model["encoder"]["grid"])
         copies = model["encoder"].get("copies")
@@ -129,7 +129,7 @@ class Captioner:
             encoder["input_size"], (*encoder["grid"], encoder["channels"]), decoder["units"],
             decoder["vocabulary_size"],
         )  # fmt: skip
-        return cls(engine, folder.tokenizer(), folder.manifest, folder.sureness())
+        return cls(engine, folder.tokenizer(), folder.manifest, folder.confidence())
 
     def caption(
         self,
@@ -170,12 +170,12 @@ class Captioner:
         if max_candidates is None:
             max_candidates = beam_size
         candidates = tuple(self._candidate(h) for h in hypotheses[: max(1, max_candidates)])
-        sureness, likely = None, candidates[0].probability
-        if self._sureness is not None:
-            sureness = likely = self._sureness.chance(grid.mean((0, 1)), likely)
-        # However low the threshold, an unfamiliar picture is not sure.
+        confidence, likely = None, candidates[0].probability
+        if self._confidence is not None:
+            confidence = likely = self._confidence.p_correct(grid.mean((0, 1)), likely)
+        # An unfamiliar picture is never confident, however low the threshold.
         confident = likely > 0 and likely >= self.model["confident_threshold"]
-        return Caption(candidates, sureness, confident)
+        return Caption(candidates, confidence, confident)
 
     def encode(self, rgb: np.ndarray) -> np.ndarray:
         """The encoder's grid (rows, columns, channels) float32 of a picture as `caption_rgb`'s."""

@@ -1,4 +1,4 @@
-"""The command line: `captioner caption`, `train`, `evaluate`, `export`, `up`.
+"""The command line: `captioner caption`, `train`, `evaluate`, `calibrate`, `export`, `up`.
 
 Each command is a module that is imported when it is called, so `captioner --help` and `captioner
 up` load no model runtime, and nothing but training and export loads TensorFlow. Errors meant for a
@@ -20,6 +20,7 @@ COMMANDS = {
     "caption": ("captioner.caption_files", "caption pictures and folders of pictures"),
     "train": ("captioner.training.train", "train a model on captioned photos"),
     "evaluate": ("captioner.training.evaluation", "score a model on captioned photos"),
+    "calibrate": ("captioner.training.calibration", "fit the confidence of a model's captions"),
     "export": ("captioner.training.export", "write the files that serve a trained model"),
     "up": ("common.supervisor", "start the relay and both pages, and restart what fails"),
 }

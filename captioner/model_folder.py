@@ -24,7 +24,7 @@ from captioner.errors import ModelFolderError
 from captioner.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from captioner.sureness import Sureness
+    from captioner.confidence import ConfidenceEstimator
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 FORMAT = 1
@@ -173,32 +173,38 @@ class ModelFolder:
             shutil.rmtree(old, ignore_errors=True)
         return cls(path, whole)
 
-    def sureness(self) -> Sureness | None:
-        """When the model is sure, where the folder says more of it than a threshold."""
-        from captioner.sureness import Sureness  # NumPy, which no `--help` has to wait for
+    def confidence(self) -> ConfidenceEstimator | None:
+        """The estimator of confidence; None where the folder has only a threshold."""
+        from captioner.confidence import (
+            ConfidenceEstimator,  # NumPy, which no `--help` has to wait for
+        )
 
-        name = self.manifest.get("sureness")
+        name = self.manifest.get("confidence")
         if name is None:
             return None
         channels = self.manifest["encoder"]["channels"]
-        return Sureness.from_bytes(self.read_bytes(name), str(self.path / name), channels)
+        return ConfidenceEstimator.from_bytes(
+            self.read_bytes(name), str(self.path / name), channels
+        )
 
-    def with_sureness(self, threshold: float, sureness: Sureness | None) -> ModelFolder:
-        """Keep in the folder when the model is sure, in place of what was there.
+    def with_confidence(
+        self, threshold: float, confidence: ConfidenceEstimator | None
+    ) -> ModelFolder:
+        """Store a calibration in the folder, in place of the one there.
 
-        Without `sureness` the threshold is one of a caption's probability.
+        Without `confidence` the threshold is one of a caption's probability.
         """
-        old = self.manifest.get("sureness")
+        old = self.manifest.get("confidence")
         files = {key: entry for key, entry in self.manifest["files"].items() if key != old}
         name = None
-        if sureness is not None:
-            content = sureness.to_bytes()
+        if confidence is not None:
+            content = confidence.to_bytes()
             digest = hashlib.sha256(content).hexdigest()
             # Another name for another content, so that one write of the manifest changes it all.
-            name = f"sureness-{digest[:8]}.npz"
+            name = f"confidence-{digest[:8]}.npz"
             write_bytes(self.path / name, content)
             files[name] = {"sha256": digest, "bytes": len(content)}
-        folder = self.amend(confident_threshold=threshold, sureness=name, files=files)
+        folder = self.amend(confident_threshold=threshold, confidence=name, files=files)
         if old not in (None, name):
             (self.path / str(old)).unlink(missing_ok=True)
         return folder
@@ -304,7 +310,7 @@ def _problem(manifest: Any) -> str | None:
             return f"'files' has no valid 'bytes' and 'sha256' for {name!r:.80}"
     used = [manifest["tokenizer"], *(manifest["serving"][part] for part in _SERVING)]
     used += (manifest.get("weights") or {}).values()
-    used += [manifest["sureness"]] if manifest.get("sureness") else []
+    used += [manifest["confidence"]] if manifest.get("confidence") else []
     for name in used:
         if name not in manifest["files"]:
             return f"{name!r:.80} is used but not among the 'files'"
@@ -400,7 +406,7 @@ _SCHEMA: list[tuple[str, Callable[[object], bool], str]] = [
     ("decoder.repeat_penalty", lambda value: value is None or _is_penalty(value), "0 or more"),
     ("decoder.repeatable", lambda value: value is None or _is_words(value), "a list of words"),
     ("confident_threshold", _is_share, "a number from 0 to 1"),
-    ("sureness", lambda value: value is None or _is_text(value), "a file name"),
+    ("confidence", lambda value: value is None or _is_text(value), "a file name"),
     ("tokenizer", _is_text, "a file name"),
     *((f"serving.{part}", _is_text, "a file name") for part in _SERVING),
     ("weights", lambda value: value is None or _is_names(value), "file names"),

@@ -47,7 +47,7 @@ TEACHERS_REPORTS = {
     "first/flickr8k-test": "the first of two models that it learned from, as served, Flickr8k test",
     "second/flickr8k-test": "the second, by the same plan",
 }
-SURENESS = {
+CONFIDENCE = {
     "flickr8k-test": "Flickr8k test",
     "flickr8k-dev": "Flickr8k dev, each fifth of it by what the others teach",
     "coco-aside": "200 photos of MS COCO set aside",
@@ -70,18 +70,18 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def sureness() -> str:
+def confidence() -> str:
     """How well right captions are told from wrong ones, in Markdown."""
     lines = [
         "| | told apart | by the probability alone | right if fairly sure | right if not sure |",
         "|---" * 5 + "|",
     ]
-    for report, name in SURENESS.items():
+    for report, name in CONFIDENCE.items():
         file = ModelFolder.open().path / f"{report}.json"
         known = json.loads(file.read_text(encoding="utf-8"))["reliability"]
         cells = [f"**{known['auroc']:.1%}**", f"{known['by_probability']['auroc']:.1%}"]
-        sides = (known["sure"], known["not_sure"])
-        cells += [f"{side['right']:.0%} of {side['photos']}" for side in sides]
+        sides = (known["confident"], known["not_confident"])
+        cells += [f"{side['correct']:.0%} of {side['photos']}" for side in sides]
         lines.append(f"| {name} | {' | '.join(cells)} |".replace("%", " %"))
     return "\n".join(lines)
 
@@ -114,7 +114,7 @@ def figure() -> str:
         ]
     for name, colour in (("flickr8k-test", "#0f6e56"), ("coco-aside", "#c05621")):
         places = [
-            (640 + 58 * fifth, bottom - 20 - part["right"] * (bottom - 70))
+            (640 + 58 * fifth, bottom - 20 - part["correct"] * (bottom - 70))
             for fifth, part in enumerate(reports[name]["reliability"]["curve"])
         ]
         line = " ".join(f"{x},{y:.0f}" for x, y in places)
@@ -152,7 +152,7 @@ def main() -> None:
     (ROOT / "docs" / "results.svg").write_text(figure(), encoding="utf-8")
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    for mark, content in (("results", table()), ("sureness", sureness())):
+    for mark, content in (("results", table()), ("confidence", confidence())):
         for old in re.findall(block(mark, ".*?"), text, flags=re.DOTALL):
             text = text.replace(old, block(mark, content))
     readme.write_text(text, encoding="utf-8")

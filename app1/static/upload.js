@@ -1,7 +1,7 @@
 // The upload page: takes photos in (choose, drop, paste, camera), captions them one after the other
 // through /api/captions, and shows each on a card of its own. All text goes in as text nodes.
 
-import { percent, readOut, showSureness } from "../shared/format.js";
+import { percent, readOut, showConfidence } from "../shared/format.js";
 import { showAttention, whereItLooked } from "./attention.js";
 import { hasCamera, openCamera } from "./camera.js";
 import { allSent, dropSent, keepSent } from "./sent.js";
@@ -182,7 +182,7 @@ class Card {
     if (photo) photo.alt = readOut(answer);
     this.part("caption").textContent = answer.caption;
     this.part("caption").hidden = false;
-    showSureness(this.root, answer);
+    showConfidence(this.root, answer);
     this.showWords(answer.caption, answer.words ?? []);
     this.showOthers((answer.candidates ?? []).slice(1));
     const published = this.part("published");

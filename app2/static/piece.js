@@ -1,7 +1,7 @@
 // One photo with its label on the wall, made from the page's template. Captions, names and pictures come
 // from anybody who may publish: text goes in as text nodes, and a picture only as an image.
 
-import { baseName, clockTime, percent, showSureness } from "../shared/format.js";
+import { baseName, clockTime, percent, showConfidence } from "../shared/format.js";
 
 const template = document.getElementById("piece");
 const pictures = new WeakMap(); // element -> object URL to let go of
@@ -30,7 +30,7 @@ export function updatePiece(element, entry) {
     done: entry.caption,
   }[entry.state];
   const candidates = Array.isArray(entry.candidates) ? entry.candidates.filter(isProbability) : [];
-  showSureness(element, entry);
+  showConfidence(element, entry);
   part("others").replaceChildren(...candidates.slice(1, 4).map(makeCandidate));
 }
 

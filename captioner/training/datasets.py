@@ -18,6 +18,7 @@ This file opens no photo and needs no TensorFlow.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import hashlib
 import json
@@ -223,6 +224,40 @@ def hold_out(dataset: Dataset, share: float = 0.05) -> Dataset:
             for photo in dataset.photos
         ),
     )
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that `read_data` reads."""
+    parser.add_argument(
+        "--data", type=Path, action="append", required=True,
+        help="data set of captioned photos; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--more-captions", type=Path, action="append", default=[], metavar="FILE",
+        help="JSON object of file names and additional captions of photos in --data",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dev", type=Path, metavar="FILE",
+        help="JSON list of file names to use for dev besides the data sets' own",
+    )  # fmt: skip
+    parser.add_argument(
+        "--leave-out", type=Path, metavar="FILE", help="JSON list of file names to exclude"
+    )
+
+
+def read_data(arguments: argparse.Namespace) -> Dataset:
+    """The collections as the arguments name them; with photos for dev, whatever they have.
+
+    Raises:
+        DatasetError: one cannot be read.
+    """
+    data = combine(read_dataset(path) for path in arguments.data)
+    data = more_captions(data, arguments.more_captions)
+    if arguments.leave_out:
+        data = data.without(file_names(arguments.leave_out))
+    if arguments.dev:
+        data = data.as_dev(file_names(arguments.dev))
+    return data if data.of("dev") else hold_out(data)
 
 
 def file_names(file: str | Path) -> frozenset[str]:

@@ -27,14 +27,12 @@ from tqdm import tqdm
 
 from captioner.errors import CaptionerError
 from captioner.model_folder import ModelFolder, write_text
-from captioner.training.datasets import SPLITS, Dataset, Photo, combine, file_names, read_dataset
+from captioner.training.datasets import SPLITS, Dataset, Photo, file_names, read_dataset
 from common.settings import Settings
 
 if TYPE_CHECKING:
-    import numpy as np
     from pycocoevalcap.meteor.meteor import Meteor
 
-    from captioner.captioner import Captioner
 
 SCORES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
 
@@ -266,21 +264,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the report of --record to the folder of this model instead",
     )
     parser.add_argument("--only", metavar="FILE", help="JSON list of the file names to score")
-    parser.add_argument(
-        "--calibrate",
-        action="store_true",
-        help="fit the confidence of captions on these photos, and store it in the model folder",
-    )
-    parser.add_argument(
-        "--trained-on", action="append", metavar="DATA",
-        help="for --calibrate: data set that the model was trained on; may be repeated (default: "
-        "that of --data)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--leave-out",
-        metavar="FILE",
-        help="for --calibrate: JSON list of file names excluded from training",
-    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -290,8 +273,6 @@ def main(args: argparse.Namespace) -> int:
         CaptionerError: the data, the model or a photo cannot be read, or Java is missing.
     """
     settings = Settings.from_environment()
-    if (args.trained_on or args.leave_out) and not args.calibrate:
-        raise EvaluationError("--trained-on and --leave-out mean nothing without --calibrate.")
     check_scorers()  # before an hour of captions that could then not be scored
     dataset = read_dataset(args.data)
     if args.only:
@@ -300,12 +281,6 @@ def main(args: argparse.Namespace) -> int:
         dataset = Dataset(kept, dataset.missing)
     photos = chosen(dataset, args.split, args.limit)
     several = min(len(photo.captions) for photo in photos) > 1
-    if args.calibrate and not several:
-        raise EvaluationError(
-            "To learn when a model is sure takes two captions a photo at least; "
-            "leave --calibrate out, or name another collection."
-        )
-    known = known_photos(args, photos) if args.calibrate else []
 
     import numpy as np
 
@@ -328,19 +303,13 @@ def main(args: argparse.Namespace) -> int:
         print(f"{name:<15}{value:>8g}")
     reliability: dict[str, Any] = {}
     if several:
-        right = calibration.rightness([*predictions.values()], [*references.values()])
+        correct = calibration.is_correct([*predictions.values()], [*references.values()])
         probabilities = np.array([caption.probability for caption in captions.values()])
-        sureness = np.array(
-            [c.probability if c.sureness is None else c.sureness for c in captions.values()]
+        confidence = np.array(
+            [c.probability if c.confidence is None else c.confidence for c in captions.values()]
         )
-        if args.calibrate:
-            sureness, folder = calibrate(folder, captioner, known, photos, probabilities, right)
         threshold = folder.manifest["confident_threshold"]
-        reliability = {
-            # Whether it is by what other photos of these taught, or by all that the folder holds.
-            "cross_fitted": bool(args.calibrate),
-            **calibration.reliability(sureness, probabilities, right, threshold),
-        }
+        reliability = calibration.reliability(confidence, probabilities, correct, threshold)
     place = Path(args.data).resolve()
     name = (place if place.is_dir() else place.parent).name
     details = protocol(name, args.split, photos, folder.manifest, args.beam_size)
@@ -351,68 +320,6 @@ def main(args: argparse.Namespace) -> int:
         write_report(into.path / f"{args.record}.json", scores, details, predictions, reliability)
         _record(into, args.record, {"model": details["model"]["name"], **scores, **reliability})
     return 0
-
-
-def known_photos(args: argparse.Namespace, photos: Sequence[Photo]) -> list[Photo]:
-    """What the model was trained on, by the arguments, without `photos`.
-
-    Raises:
-        CaptionerError: that is nothing, or cannot be read.
-    """
-    aside = {photo.path.name for photo in photos}
-    if args.leave_out:
-        aside |= file_names(args.leave_out)
-    collections = combine(read_dataset(path) for path in args.trained_on or [args.data])
-    known = [photo for photo in collections.of("train") if photo.path.name not in aside]
-    if not known:
-        raise EvaluationError(
-            "To learn when a model is sure takes photos that it was trained on, and there are none "
-            f"in {', '.join(args.trained_on or [args.data])} but those that it is calibrated on; "
-            "name a collection with --trained-on."
-        )
-    return known
-
-
-def calibrate(
-    folder: ModelFolder,
-    captioner: Captioner,
-    known: Sequence[Photo],
-    photos: Sequence[Photo],
-    probabilities: np.ndarray,
-    right: np.ndarray,
-) -> tuple[np.ndarray, ModelFolder]:
-    """Learns when the model is sure, and keeps it in its folder.
-
-    Returns:
-        How sure it is of each caption by what was learned from the others, since a report would
-        flatter itself otherwise; and the folder.
-
-    Raises:
-        EvaluationError: a photo cannot be read.
-    """
-    import numpy as np
-
-    from captioner.picture import DECODE_SIDE, read_picture
-    from captioner.training import calibration
-
-    def features(of: Sequence[Photo]) -> np.ndarray:
-        found = []
-        for photo in tqdm(of, desc="features", unit="photo", disable=None):
-            try:
-                rgb = read_picture(photo.path, shortest_side_at_least=DECODE_SIDE)
-            except CaptionerError as error:
-                raise EvaluationError(f"{photo.path}: {error}") from error
-            found.append(captioner.encode(rgb).mean((0, 1)))
-        return np.array(found)
-
-    learned = None
-    if len(photos) >= calibration.LEAST_PHOTOS:
-        learned = calibration.fit_sureness(features(known), features(photos), probabilities, right)
-    sureness = learned[1] if learned else probabilities
-    print(f"{'sure by':<15}{'probability and features' if learned else 'probability alone'}")
-    threshold = calibration.choose_threshold(sureness, right)
-    print(f"{'threshold':<15}{threshold:>8g}")
-    return sureness, folder.with_sureness(threshold, learned[0] if learned else None)
 
 
 def _record(folder: ModelFolder, name: str, metrics: Mapping[str, Any]) -> None:

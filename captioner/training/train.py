@@ -26,11 +26,9 @@ from captioner.training.concepts import concept_ids
 from captioner.training.datasets import (
     Dataset,
     Photo,
-    combine,
+    add_data_arguments,
     file_names,
-    hold_out,
-    more_captions,
-    read_dataset,
+    read_data,
     uncaptioned_photos,
 )
 from captioner.training.inputs import (
@@ -486,14 +484,7 @@ def _copy_decoder(source: Decoder, target: Decoder) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data", type=Path, action="append", required=True,
-        help="data set of captioned photos; may be repeated",
-    )  # fmt: skip
-    parser.add_argument(
-        "--more-captions", type=Path, action="append", default=[], metavar="FILE",
-        help="JSON object of file names and additional captions of photos in --data",
-    )  # fmt: skip
+    add_data_arguments(parser)
     parser.add_argument(
         "--uncaptioned", type=Path, action="append", default=[], metavar="FOLDER",
         help="folder of photos without captions, which only teach features; photos of --data in it "
@@ -503,13 +494,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--text", type=Path, action="append", default=[], metavar="FILE",
         help="JSON object (or .json.gz) of captions without photos: a list of captions per name",
     )  # fmt: skip
-    parser.add_argument(
-        "--dev", type=Path, metavar="FILE",
-        help="JSON list of file names to use for dev instead of their own split",
-    )  # fmt: skip
-    parser.add_argument(
-        "--leave-out", type=Path, metavar="FILE", help="JSON list of file names to exclude"
-    )
     parser.add_argument("--config", type=Path, required=True, help="training plan, a JSON file")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
     parser.add_argument(
@@ -575,15 +559,10 @@ def read_material(arguments: argparse.Namespace) -> Material:
     Raises:
         CaptionerError: one cannot be read, or there is nothing to train or to score on.
     """
-    data = combine(read_dataset(path) for path in arguments.data)
-    data = more_captions(data, arguments.more_captions)
+    data = read_data(arguments)
     named = {photo.path.name for photo in data.photos}
     if arguments.leave_out:
-        data = data.without(file_names(arguments.leave_out))
-    if arguments.dev:
-        data = data.as_dev(file_names(arguments.dev))
-    if not data.of("dev"):
-        data = hold_out(data)
+        named |= file_names(arguments.leave_out)
     uncaptioned = uncaptioned_photos(arguments.uncaptioned, named)
     texts = [own for file in arguments.text for own in _texts_of(file)]
     print(data, f"{len(uncaptioned)} photos without captions, {len(texts)} texts", sep="; ")

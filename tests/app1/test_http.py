@@ -148,7 +148,7 @@ class TestCaption:
         assert body["caption"] == expected.text
         assert body["probability"] == pytest.approx(expected.probability, abs=1e-6)
         assert body["confident"] is expected.confident
-        assert body["sureness"] is expected.sureness is None
+        assert body["confidence"] is expected.confidence is None
         assert [c["caption"] for c in body["candidates"]] == [c.text for c in expected.candidates]
         assert [word["word"] for word in body["words"]] == [w.word for w in expected.words]
         assert all(set(word) == {"word", "probability"} for word in body["words"])
@@ -168,7 +168,7 @@ class TestCaption:
         assert relay.events[0][0] == "captioning", "before the caption"
         assert set(begun) == {"id", "image_path", "thumbnail"}
         assert set(published) == {
-            "id", "caption", "image_path", "candidates", "words", "sureness", "confident",
+            "id", "caption", "image_path", "candidates", "words", "confidence", "confident",
             "thumbnail", "created_at", "model", "elapsed_ms",
         }  # fmt: skip
         for payload in (begun, published):
@@ -748,7 +748,7 @@ class TestPage:
         first = response.text.partition("<template")[0]
         verdict = "Fairly sure" if published["confident"] else "Not sure"
         assert first.index(f">{verdict}<") < first.index(f">{published['caption']}<")
-        assert '<details class="sureness" hidden>' in first, "this model cannot tell"
+        assert '<details class="confidence" hidden>' in first, "this model cannot tell"
         assert "&lt;b&gt;.jpg" in response.text
         assert "<b>.jpg" not in response.text
 

@@ -47,7 +47,7 @@ def caption(id_: str) -> dict[str, Any]:
         "image_path": "Föto <b>.jpg",
         "candidates": [{"caption": "A dog.", "probability": 0.5}],
         "words": [{"word": "a", "probability": 1.0}],
-        "sureness": 0.7166,
+        "confidence": 0.7166,
         "confident": True,
         "thumbnail": JPEG,
         "created_at": "2026-01-01T00:00:00.000Z",

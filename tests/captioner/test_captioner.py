@@ -45,14 +45,14 @@ def test_a_caption_has_all_that_the_contract_names(captioner, photo):
         assert word.attention.shape == (4, 4)
         assert word.attention.sum() == pytest.approx(1, abs=1e-4)
         assert 0 < word.probability <= 1
-    assert caption.sureness is None
+    assert caption.confidence is None
     assert caption.confident == (caption.probability >= 0.5)
 
 
 def test_its_json_form(captioner, photo):
     caption = captioner.caption(photo)
     plain = json.loads(json.dumps(caption.to_dict()))
-    assert set(plain) == {"caption", "candidates", "words", "sureness", "confident"}
+    assert set(plain) == {"caption", "candidates", "words", "confidence", "confident"}
     assert set(plain["words"][0]) == {"word", "probability"}
     word = caption.to_dict(attention=True)["words"][0]
     assert np.sum(word["attention"]) == pytest.approx(1, abs=1e-4)

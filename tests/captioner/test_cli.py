@@ -251,7 +251,7 @@ def test_from_the_checkout_with_a_model(
     assert ended.returncode == 1, ended.stderr
     cut, red = (json.loads(line) for line in ended.stdout.splitlines())
     assert [*cut] == ["image", "error"]
-    assert [*red] == ["image", "caption", "candidates", "words", "sureness", "confident"]
+    assert [*red] == ["image", "caption", "candidates", "words", "confidence", "confident"]
     assert red["image"] == str(tmp_path / "red.jpg")
     assert len(red["candidates"]) == 3
     assert red["caption"] == red["candidates"][0]["caption"]

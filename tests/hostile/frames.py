@@ -269,7 +269,7 @@ _BAD_VALUES: dict[str, list[Any]] = {
     "caption": [None, 5, True, [], {}, ["a"], _DEEP, "", " \n", "x" * 1_001, "\ud800"],
     "id": [5, "", "x" * 101, HTML, "a b", "../x", "\0", "\u0661", [], {"$ne": 1}],
     "image_path": [5, "x" * 1_001, [], "\udfff"],
-    "sureness": [-0.1, 1.01, True, "0.5", float("nan"), []],
+    "confidence": [-0.1, 1.01, True, "0.5", float("nan"), []],
     "confident": [1, "true", [], {}],
     "elapsed_ms": [-1, True, float("nan"), float("inf"), 10**90, "5", [5]],
     "created_at": [

@@ -73,7 +73,7 @@ class Api:
     released: threading.Event = field(default_factory=threading.Event)  # answers wait for it
     published: str = "delivered"
     confident: bool = True
-    sureness: float | None = 0.7166
+    confidence: float | None = 0.7166
 
     @property
     def url(self) -> str:
@@ -95,7 +95,7 @@ class Api:
                 {"word": "'s", "probability": 0.25, "attention": corner},
                 {"word": "ball", "probability": 0.25, "attention": corner},
             ],
-            "sureness": self.sureness,
+            "confidence": self.confidence,
             "confident": self.confident,
             "published": self.published,
             "delete_token": "secret",
@@ -291,11 +291,11 @@ def test_exif_orientation_is_followed(page: Chromium, tmp_path: Path) -> None:
 
 
 def test_doubt_and_a_relay_that_is_away_are_told(page: Chromium, api: Api, tmp_path: Path) -> None:
-    api.confident, api.sureness, api.published = False, 0, "queued"
+    api.confident, api.confidence, api.published = False, 0, "queued"
     choose(page, photo(tmp_path, "dog.png"))
     assert page.texts(".card .verdict") == ["Not sure:"]
     assert page.one(".frame img").get_attribute("alt") == "Not sure: A dog's ball."
-    explanation = page.one(".sureness")
+    explanation = page.one(".confidence")
     assert explanation.text == "Unlike the photos that the model knows"
     explanation.find_element("tag name", "summary").click()
     assert "they are not the chance of being right" in explanation.text
@@ -306,16 +306,16 @@ def test_doubt_and_a_relay_that_is_away_are_told(page: Chromium, api: Api, tmp_p
 def test_a_model_that_cannot_tell_claims_no_chance(
     page: Chromium, api: Api, tmp_path: Path
 ) -> None:
-    api.sureness = None
+    api.confidence = None
     choose(page, photo(tmp_path, "dog.png"))
     page.wait_texts(".card .verdict", ["Fairly sure:"])
-    assert page.run("return document.querySelector('.card .sureness').checkVisibility()") is False
+    assert page.run("return document.querySelector('.card .confidence').checkVisibility()") is False
 
 
 def test_the_chance_is_in_the_same_words_with_a_script_and_without(page: Chromium) -> None:
     chances = [0, 0.0001, 0.049, 0.05, 0.1499, 0.15, 0.25, 0.35, 0.45, 0.65, 0.7166, 0.949, 0.95, 1]
     macros = Environment(loader=FileSystemLoader(ROOT / "common/pages/templates"), autoescape=True)
-    written = macros.get_template("sureness.html").module
+    written = macros.get_template("confidence.html").module
     spoken = page.run(
         "return import('/shared/format.js').then(m => arguments[0].map(m.odds))", chances
     )
@@ -569,7 +569,7 @@ def test_a_photo_appears_when_work_begins_and_its_caption_when_it_is_ready(
         "a dog",
         **picture,
         candidates=candidates,
-        sureness=0.31,
+        confidence=0.31,
         confident=False,
         created_at="2026-01-31T12:00:00Z",
     )

@@ -36,7 +36,7 @@ def test_what_it_points_to_is_there(place: str) -> None:
 
 def test_its_results_are_those_of_the_reports() -> None:
     assert results.block("results", results.table()) in README
-    assert results.block("sureness", results.sureness()) in README
+    assert results.block("confidence", results.confidence()) in README
 
 
 def test_its_commands_are_commands() -> None:

@@ -2,41 +2,56 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from captioner.training.calibration import choose_threshold, reliability, rightness, separation
+from captioner import Captioner, cli
+from captioner.model_folder import ModelFolder
+from captioner.training.calibration import (
+    CalibrationError,
+    calibrate,
+    choose_threshold,
+    is_correct,
+    reliability,
+    separation,
+)
+from captioner.training.datasets import Photo
 
 
 def test_the_threshold_separates_what_can_be_separated():
-    sureness = np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.9])
+    confidence = np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.9])
     right = np.array([False, False, False, True, True, True])
-    assert choose_threshold(sureness, right) == pytest.approx(0.6)
-    found = separation(sureness, right, parts=2)
+    assert choose_threshold(confidence, right) == pytest.approx(0.6)
+    found = separation(confidence, right, parts=2)
     assert found["auroc"] == 1
-    assert [part["right"] for part in found["curve"]] == [0, 1]
+    assert [part["correct"] for part in found["curve"]] == [0, 1]
     assert found["curve"][0]["mean"] == pytest.approx(0.2)
 
 
 def test_the_report_tells_the_sure_from_the_others():
-    sureness, right = np.array([0.1, 0.6, 0.7, 0.9]), np.array([False, False, True, True])
-    found = reliability(sureness, 1 - sureness, right, 0.6)
-    assert found["sure"] == {"photos": 3, "mean": 0.7333, "right": 0.6667}
-    assert found["not_sure"] == {"photos": 1, "mean": 0.1, "right": 0.0}
+    confidence, right = np.array([0.1, 0.6, 0.7, 0.9]), np.array([False, False, True, True])
+    found = reliability(confidence, 1 - confidence, right, 0.6)
+    assert found["confident"] == {"photos": 3, "mean": 0.7333, "correct": 0.6667}
+    assert found["not_confident"] == {"photos": 1, "mean": 0.1, "correct": 0.0}
     assert (found["auroc"], found["by_probability"]["auroc"]) == (1, 0)
-    assert "not_sure" not in reliability(sureness, sureness, right, 0.0)
+    assert "not_confident" not in reliability(confidence, confidence, right, 0.0)
 
 
 def test_where_nothing_can_be_separated_nothing_is_unsure():
-    sureness = np.array([0.1, 0.2])
-    assert choose_threshold(sureness, np.array([True, True])) == 0
-    assert separation(sureness, np.array([True, True]))["auroc"] is None
+    confidence = np.array([0.1, 0.2])
+    assert choose_threshold(confidence, np.array([True, True])) == 0
+    assert separation(confidence, np.array([True, True]))["auroc"] is None
 
 
 def test_auroc_counts_ties_half():
-    sureness = np.array([0.5, 0.5, 0.5, 0.5])
+    confidence = np.array([0.5, 0.5, 0.5, 0.5])
     right = np.array([True, False, True, False])
-    assert separation(sureness, right)["auroc"] == 0.5
+    assert separation(confidence, right)["auroc"] == 0.5
 
 
 def test_a_caption_is_right_when_it_says_what_people_say():
@@ -47,4 +62,84 @@ def test_a_caption_is_right_when_it_says_what_people_say():
         ["a woman in a red coat walks", "a woman wearing a red coat", "a lady in a red coat"],
     ]
     captions = ["a dog runs on the grass", "a rocket at night", "a man rides a bike", "a red dog"]
-    assert rightness(captions, references).tolist() == [True, False, True, False]
+    assert is_correct(captions, references).tolist() == [True, False, True, False]
+
+
+def test_a_calibration_is_stored_and_served(
+    tiny_model: Path, tmp_path: Path, picture: Callable[..., bytes]
+) -> None:
+    """Captions of reddish photos are right, of others wrong: the features tell, nothing else."""
+    rng = np.random.default_rng(0)
+    shots, right = [], []
+    for number in range(700):
+        reddish = bool(number % 2)
+        colour = rng.integers(0, 100, 3) + np.array([150 * reddish, 0, 150 * (not reddish)])
+        path = tmp_path / f"{number}.png"
+        path.write_bytes(picture("png", tuple(int(c) for c in colour)))
+        shots.append(Photo(path, ("One .", "Two ."), "train"))
+        right.append(reddish)
+    path = shutil.copytree(tiny_model, tmp_path / "model")
+    known, own = shots[300:], shots[:300]
+    probabilities = rng.uniform(0.4, 0.6, 300)
+    confidence, folder = calibrate(
+        ModelFolder.open(path), Captioner.load(path), known, own, probabilities,
+        np.array(right[:300]),
+    )  # fmt: skip
+    assert folder.manifest["confidence"]
+    assert folder.manifest["confident_threshold"] > 0
+    assert np.mean((confidence >= 0.5) == right[:300]) > 0.9
+    captioner = Captioner.load(path)
+    sure = [captioner.caption(photo.path).confident for photo in known]
+    assert np.mean(np.array(sure) == right[300:]) > 0.8
+
+    shots[300].path.write_bytes(b"no picture")
+    with pytest.raises(CalibrationError, match=r"300\.png"):
+        calibrate(folder, captioner, known, own, probabilities, np.array(right[:300]))
+
+
+def data_set(folder: Path, captions: dict[str, list[str]], picture: bytes) -> Path:
+    """Photos in our layout; those whose names begin with "dev" are for dev."""
+    (folder / "images").mkdir(parents=True)
+    for name in captions:
+        (folder / "images" / name).write_bytes(picture)
+    (folder / "captions.json").write_text(json.dumps(captions))
+    split = {name: "dev" if name.startswith("dev") else "train" for name in captions}
+    (folder / "split.json").write_text(json.dumps(split))
+    return folder
+
+
+def test_the_command_writes_threshold_and_report(
+    tiny_model: Path, tmp_path: Path, picture: Callable[..., bytes]
+) -> None:
+    """Three photos are too few for a regression, so the threshold is one of the probability."""
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    red = picture("png", (255, 0, 0))
+    said = Captioner.load(model).caption(red).text
+    captions = {"dev-1.png": [said, said], "dev-2.png": ["Two dogs .", "A dog ."], "a.png": ["A ."]}
+    data = data_set(tmp_path / "pets", captions, red)
+    assert cli.main(["calibrate", "--model", str(model), "--data", str(data)]) == 0
+    report = json.loads((model / "calibration.json").read_text())
+    assert sorted(part["correct"] for part in report["pets"]["curve"]) == [0, 1]
+    caption = Captioner.load(model).caption(red)
+    assert caption.confidence is None
+    assert 0 < ModelFolder.open(model).manifest["confident_threshold"] <= caption.probability
+
+
+@pytest.mark.parametrize(
+    ("captions", "message"),
+    [
+        ({"dev-1.png": ["A dog ."], "a.png": ["A ."]}, "dev-1.png has one caption"),
+        ({"dev-1.png": ["A dog .", "A cat ."]}, "needs photos for training and for dev"),
+    ],
+)
+def test_the_command_says_which_photos_it_needs(
+    captions: dict[str, list[str]],
+    message: str,
+    tiny_model: Path,
+    tmp_path: Path,
+    picture: Callable[..., bytes],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = data_set(tmp_path / "pets", captions, picture("png", (0, 0, 0)))
+    assert cli.main(["calibrate", "--model", str(tiny_model), "--data", str(data)]) == 1
+    assert message in capsys.readouterr().err

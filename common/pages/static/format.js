@@ -8,18 +8,18 @@ export function percent(probability) {
   return `${Math.round(value)}%`;
 }
 
-/** Show on a caption's element how sure the model is; parts as in common/pages/templates/sureness.html. */
-export function showSureness(element, { confident, sureness }) {
+/** Show on a caption's element how sure the model is; parts as in common/pages/templates/confidence.html. */
+export function showConfidence(element, { confident, confidence }) {
   const verdict = element.querySelector(".verdict");
   verdict.hidden = typeof confident !== "boolean";
   verdict.dataset.confident = confident;
   verdict.firstChild.data = confident ? "Fairly sure" : "Not sure";
-  const known = typeof sureness === "number";
-  element.querySelector(".sureness").hidden = !known;
-  element.querySelector(".odds").textContent = known ? odds(sureness) : "";
+  const known = typeof confidence === "number";
+  element.querySelector(".confidence").hidden = !known;
+  element.querySelector(".odds").textContent = known ? odds(confidence) : "";
 }
 
-/** The chance that a caption is right, in words; as in common/pages/templates/sureness.html. */
+/** The chance that a caption is right, in words; as in common/pages/templates/confidence.html. */
 export function odds(chance) {
   const tenths = Math.floor(10 * chance + 0.5);
   if (chance === 0) return "Unlike the photos that the model knows";

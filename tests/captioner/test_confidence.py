@@ -1,4 +1,4 @@
-"""When a model is sure: of probable captions, and of photos at the right place near a plane."""
+"""Confidence: from a caption's probability, and from where the features are near a subspace."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from captioner import Captioner, model_folder
+from captioner.confidence import ConfidenceEstimator
 from captioner.errors import ModelFolderError
 from captioner.model_folder import ModelFolder
-from captioner.sureness import Sureness
-from captioner.training.calibration import FAMILIAR_SHARE, fit_sureness, separation
+from captioner.training.calibration import FAMILIAR_SHARE, fit_confidence, separation
 
 DIMENSIONS = 40
 
@@ -41,12 +41,14 @@ def outcomes(of: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndar
 def test_it_learns_how_likely_a_caption_is_right() -> None:
     photos = features(1000, 1)
     probabilities, right, _ = outcomes(photos, 2)
-    found = fit_sureness(features(2000, 3), photos, probabilities, right)
+    found = fit_confidence(features(2000, 3), photos, probabilities, right)
     assert found is not None
-    sureness, of_others = found
+    confidence, of_others = found
     fresh = features(1000, 4)
     probabilities, right, likely = outcomes(fresh, 5)
-    chances = np.array([sureness.chance(f, p) for f, p in zip(fresh, probabilities, strict=True)])
+    chances = np.array(
+        [confidence.p_correct(f, p) for f, p in zip(fresh, probabilities, strict=True)]
+    )
     familiar = chances > 0
     assert familiar.mean() == pytest.approx(FAMILIAR_SHARE, abs=0.03)
     # Drawn towards their mean, since it trusts a thousand photos only so far.
@@ -63,47 +65,47 @@ def test_it_learns_how_likely_a_caption_is_right() -> None:
 def test_what_points_out_of_the_plane_is_not_sure() -> None:
     photos = features(400, 1)
     probabilities, right, _ = outcomes(photos, 2)
-    found = fit_sureness(features(1000, 3), photos, probabilities, right)
+    found = fit_confidence(features(1000, 3), photos, probabilities, right)
     assert found is not None
     aside = np.random.default_rng(6).normal(size=DIMENSIONS)
     strange = features(400, 7) + 3 * aside.astype(np.float32)
-    assert [found[0].chance(f, 0.9) for f in strange] == [0.0] * 400
+    assert [found[0].p_correct(f, 0.9) for f in strange] == [0.0] * 400
 
 
 def test_the_signs_of_a_case_reckoned_by_hand() -> None:
-    sureness = Sureness(
+    confidence = ConfidenceEstimator(
         np.array([1.0, 1.0], np.float32), np.array([[1.0, 0.0]], np.float32), 0.7,
         np.array([0.5, 1.0, 0.0, 0.0, 2.0]),
     )  # fmt: skip
-    log, away, length, first = sureness.signs(np.array([5.0, 4.0], np.float32), 0.5)
-    assert (log, away, length, first) == pytest.approx((math.log(0.5), 0.6, 5.0, 4.0))
-    chance = sureness.chance(np.array([5.0, 4.0], np.float32), 0.5)
+    log, residual, length, first = confidence.features(np.array([5.0, 4.0], np.float32), 0.5)
+    assert (log, residual, length, first) == pytest.approx((math.log(0.5), 0.6, 5.0, 4.0))
+    chance = confidence.p_correct(np.array([5.0, 4.0], np.float32), 0.5)
     assert chance == pytest.approx(1 / (1 + math.exp(-(0.5 + math.log(0.5) + 8))))
-    assert sureness.chance(np.array([1.0, 4.0], np.float32), 0.5) == 0
-    assert sureness.chance(np.array([1.0, 1.0], np.float32), 0.5) > 0, "no direction at all"
-    assert sureness.chance(np.array([-1000.0, 1.0], np.float32), 0.0) == 0
+    assert confidence.p_correct(np.array([1.0, 4.0], np.float32), 0.5) == 0
+    assert confidence.p_correct(np.array([1.0, 1.0], np.float32), 0.5) > 0, "no direction at all"
+    assert confidence.p_correct(np.array([-1000.0, 1.0], np.float32), 0.0) == 0
 
 
 def test_too_few_photos_tell_nothing() -> None:
     photos = features(400, 1)
     probabilities, right, _ = outcomes(photos, 2)
-    assert fit_sureness(photos[:3], photos, probabilities, right) is None
-    assert fit_sureness(np.array([]), photos, probabilities, right) is None
-    assert fit_sureness(photos, photos[:250], probabilities[:250], right[:250]) is None
-    assert fit_sureness(photos, photos, probabilities, np.ones(400, bool)) is None
-    assert fit_sureness(photos, photos, probabilities, np.arange(400) < 40) is None
+    assert fit_confidence(photos[:3], photos, probabilities, right) is None
+    assert fit_confidence(np.array([]), photos, probabilities, right) is None
+    assert fit_confidence(photos, photos[:250], probabilities[:250], right[:250]) is None
+    assert fit_confidence(photos, photos, probabilities, np.ones(400, bool)) is None
+    assert fit_confidence(photos, photos, probabilities, np.arange(400) < 40) is None
 
 
 def test_features_that_say_nothing_are_not_believed() -> None:
     rng = np.random.default_rng(8)
     photos, probabilities = features(400, 1), rng.uniform(0.2, 0.9, 400)
     right = rng.random(400) < probabilities
-    assert fit_sureness(features(1000, 3), photos, probabilities, right) is None
+    assert fit_confidence(features(1000, 3), photos, probabilities, right) is None
 
 
 def kept(path: Path) -> list[str]:
     """The files of that kind in a model folder."""
-    return sorted(file.name for file in path.glob("sureness*"))
+    return sorted(file.name for file in path.glob("confidence*"))
 
 
 def test_it_is_kept_in_the_model_folder(tiny_model: Path, tmp_path: Path) -> None:
@@ -114,13 +116,13 @@ def test_it_is_kept_in_the_model_folder(tiny_model: Path, tmp_path: Path) -> Non
     channels = folder.manifest["encoder"]["channels"]
     mean, nothing = np.zeros(channels), np.zeros((1, channels))
     for limit, bias, chance in ((1.0, 5.0, 0.9933), (1.0, -5.0, 0.0067), (-1.0, 5.0, 0.0)):
-        folder = folder.with_sureness(
-            0.5, Sureness(mean, nothing, limit, np.array([bias, 0, 0, 0]))
+        folder = folder.with_confidence(
+            0.5, ConfidenceEstimator(mean, nothing, limit, np.array([bias, 0, 0, 0]))
         )
-        assert kept(path) == [ModelFolder.open(path).manifest["sureness"]]
+        assert kept(path) == [ModelFolder.open(path).manifest["confidence"]]
         caption = Captioner.load(path).caption(picture)
-        assert caption.sureness == pytest.approx(chance, abs=1e-4)
-        assert caption.to_dict()["sureness"] == pytest.approx(chance, abs=1e-4)
+        assert caption.confidence == pytest.approx(chance, abs=1e-4)
+        assert caption.to_dict()["confidence"] == pytest.approx(chance, abs=1e-4)
         assert caption.confident is (chance >= 0.5)
 
     folder.amend(confident_threshold=0.0)
@@ -132,9 +134,9 @@ def test_it_is_kept_in_the_model_folder(tiny_model: Path, tmp_path: Path) -> Non
     with pytest.raises(ModelFolderError, match="SHA-256"):
         Captioner.load(path)
 
-    folder.with_sureness(0.0, None)
+    folder.with_confidence(0.0, None)
     caption = Captioner.load(path).caption(picture)
-    assert caption.sureness is None
+    assert caption.confidence is None
     assert caption.confident, "by its probability"
     assert kept(path) == []
 
@@ -145,10 +147,12 @@ def test_a_killed_calibration_leaves_what_was_there(
     path = shutil.copytree(tiny_model, tmp_path / "model")
     channels = ModelFolder.open(path).manifest["encoder"]["channels"]
     first, second = (
-        Sureness(np.zeros(channels), np.zeros((1, channels)), 1.0, np.array([bias, 0, 0, 0.0]))
+        ConfidenceEstimator(
+            np.zeros(channels), np.zeros((1, channels)), 1.0, np.array([bias, 0, 0, 0.0])
+        )
         for bias in (5.0, -5.0)
     )
-    folder = ModelFolder.open(path).with_sureness(0.5, first)
+    folder = ModelFolder.open(path).with_confidence(0.5, first)
     picture = np.full((40, 50, 3), 200, np.uint8)
     before = Captioner.load(path).caption(picture)
 
@@ -157,17 +161,17 @@ def test_a_killed_calibration_leaves_what_was_there(
 
     monkeypatch.setattr(model_folder, "write_text", killed)
     with pytest.raises(KeyboardInterrupt):
-        folder.with_sureness(0.001, second)
+        folder.with_confidence(0.001, second)
     after = Captioner.load(path).caption(picture)
-    assert (after.sureness, after.confident) == (before.sureness, before.confident)
+    assert (after.confidence, after.confident) == (before.confidence, before.confident)
 
 
-TWO_CHANNELS = Sureness(np.zeros(2), np.eye(2), 1.0, np.zeros(4)).to_bytes()
-TOO_MANY_WEIGHTS = Sureness(np.zeros(3), np.eye(3), 1.0, np.zeros(8)).to_bytes()
-NO_NUMBER = Sureness(np.zeros(3), np.eye(3), float("nan"), np.zeros(4)).to_bytes()
+TWO_CHANNELS = ConfidenceEstimator(np.zeros(2), np.eye(2), 1.0, np.zeros(4)).to_bytes()
+TOO_MANY_WEIGHTS = ConfidenceEstimator(np.zeros(3), np.eye(3), 1.0, np.zeros(8)).to_bytes()
+NO_NUMBER = ConfidenceEstimator(np.zeros(3), np.eye(3), float("nan"), np.zeros(4)).to_bytes()
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", TWO_CHANNELS, TOO_MANY_WEIGHTS, NO_NUMBER])
 def test_anything_else_is_refused(content: bytes) -> None:
-    with pytest.raises(ModelFolderError, match=r"sure\.npz does not say"):
-        Sureness.from_bytes(content, "sure.npz", channels=3)
+    with pytest.raises(ModelFolderError, match=r"calibration file sure\.npz is invalid"):
+        ConfidenceEstimator.from_bytes(content, "sure.npz", channels=3)
