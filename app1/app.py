@@ -143,7 +143,7 @@ def create_app(parts: App1) -> Flask:
             max_pictures=MAX_PICTURES,
             formats=FORMATS,
             accept=ACCEPT,
-            model_name=worker.model["name"] if worker.model else "",
+            model_name=worker.model.name if worker.model else "",
             viewer_url=neighbour_url(settings.app2_port),
             message=message,
             message_kind=kind,
@@ -228,7 +228,7 @@ def create_app(parts: App1) -> Flask:
         """What model this is, its sizes, its scores, how it was trained."""
         if worker.model is None:
             raise BusyError("The model is being loaded; try again in a moment.", 2)
-        return jsonify(worker.model)
+        return jsonify(worker.model.to_json())
 
     @app.get("/")
     def upload_page() -> str:

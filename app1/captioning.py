@@ -149,7 +149,7 @@ class CaptionDesk:
             except Exception:
                 self._publisher.fail(id_, "This photo could not be captioned.")
                 raise
-            members = {**caption.to_dict(attention=True), "model": captioner.model["name"]}
+            members = {**caption.to_dict(attention=True), "model": captioner.manifest.name}
             content = Content(json.dumps(members).encode(), thumbnail)
             self._cache.put(key, content, id_)
         return content, remembered, time.monotonic() - started

@@ -23,6 +23,7 @@ from common.errors import CaptionerError
 
 if TYPE_CHECKING:
     from captioner import Captioner
+    from captioner.manifest import Manifest
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -59,7 +60,7 @@ class CaptionWorker:
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="captioner", daemon=True)
         self._warm = False
-        self.model: dict[str, Any] | None = None
+        self.model: Manifest | None = None
 
     def start(self) -> None:
         self._thread.start()
@@ -132,7 +133,7 @@ class CaptionWorker:
         captioner: Captioner | None = None
         try:
             captioner = self._load()
-            self.model = captioner.model
+            self.model = captioner.manifest
             self._warm = True
             self._loaded(None)
         except Exception as error:

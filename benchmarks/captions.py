@@ -103,7 +103,7 @@ def staged(captioner: Captioner, clock: Clock, jpeg: bytes) -> None:
 def measure(turns: int, model: str | None) -> tuple[list[Goal], dict[str, Any]]:
     """Goals and results, for the result file."""
     folder = ModelFolder.open(model)
-    encoder_file, init_file, step_file = map(folder.read_bytes, folder.serving_files())
+    encoder_file, init_file, step_file = folder.serving()
     captioner = Captioner.load(model, threads=CORES)
     engine = TimedEngine(encoder_file, init_file, step_file, threads=CORES)
     engine.clock = clock = Clock()
@@ -174,7 +174,7 @@ def measure(turns: int, model: str | None) -> tuple[list[Goal], dict[str, Any]]:
         ),
     ]
     results = {
-        "model": folder.manifest["name"],
+        "model": folder.manifest.name,
         "photos": {
             "ordinary": f"{WIDTH} x {HEIGHT}, {statistics.mean(map(len, ordinary)) / 1000:.0f} kB",
             "12 megapixels": f"4000 x 3000, {len(large) / 1000:.0f} kB",

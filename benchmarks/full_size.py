@@ -46,7 +46,7 @@ def main() -> None:
     difference = full_scores - small_scores
     draws = np.random.default_rng(0).choice(difference, (10_000, len(names))).mean(axis=1)
     result = {
-        "model": captioner.model["name"],
+        "model": captioner.manifest.name,
         "photos": len(names),
         "small": round(float(small_scores.mean()), 2),
         "full": round(float(full_scores.mean()), 2),

@@ -70,7 +70,7 @@ def main() -> None:
     ridge = choose_ridge(features[~test], held[~test])
     scores = predict(features[~test], held[~test], features[test], ridge)
     result = {
-        "model": captioner.model["name"],
+        "model": captioner.manifest.name,
         "learned_from": int((~test).sum()),
         "scored_on": int(test.sum()),
         "nouns": int((held[test].sum(0) >= LEAST).sum()),

@@ -391,7 +391,7 @@ def main() -> None:
         "python -m benchmarks.serving --output benchmarks/serving.json"
         f" --seconds {arguments.seconds:g} --turns {arguments.turns} --starts {arguments.starts}"
     )
-    write(arguments.output, command, goals, {"model": captioner.model["name"], **results})
+    write(arguments.output, command, goals, {"model": captioner.manifest.name, **results})
 
 
 if __name__ == "__main__":

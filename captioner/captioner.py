@@ -16,6 +16,7 @@ import numpy as np
 
 from captioner.confidence import ConfidenceEstimator
 from captioner.engine import Engine
+from captioner.manifest import Manifest
 from captioner.model_folder import ModelFolder
 from captioner.picture import DECODE_SIDE, SmallCopies, Source, encoder_input, read_picture
 from captioner.search import BeamSearch, Hypothesis, Sampling
@@ -88,28 +89,29 @@ class Caption:
 class Captioner:
     """Captions pictures with one model.
 
-    `model` is the manifest of its folder: name, encoder, decoder, sizes, scores, training data.
+    `manifest` is that of its folder: name, encoder, decoder, sizes, scores, training data.
     """
 
     def __init__(
         self,
         engine: Engine,
         tokenizer: Tokenizer,
-        model: dict[str, Any],
+        manifest: Manifest,
         confidence: ConfidenceEstimator | None = None,
     ) -> None:
-        self._engine, self._tokenizer, self.model = engine, tokenizer, model
+        self._engine, self._tokenizer, self.manifest = engine, tokenizer, manifest
         self._confidence = confidence
-        self._input_size = int(model["encoder"]["input_size"])
-        self._grid = tuple(model["encoder"]["grid"])
-        copies = model["encoder"].get("copies")
-        self._copies = SmallCopies(**copies, above=self._input_size) if copies else None
-        decoder = model["decoder"]
-        repeatable = set(decoder.get("repeatable", ()))
+        encoder, decoder = manifest.encoder, manifest.decoder
+        self._input_size = encoder.input_size
+        jpeg = encoder.jpeg_normalization
+        self._copies = (
+            SmallCopies(jpeg.side, jpeg.quality, above=encoder.input_size) if jpeg else None
+        )
+        repeatable = set(decoder.repeatable)
         self._beam_search = BeamSearch(
-            max_words=decoder["max_words"],
-            length_penalty=decoder.get("length_penalty", 1.0),
-            repeat_penalty=decoder.get("repeat_penalty", 0.0),
+            max_words=decoder.max_words,
+            length_penalty=decoder.length_penalty,
+            repeat_penalty=decoder.repeat_penalty,
             repeatable=frozenset(i for i, word in enumerate(tokenizer.words) if word in repeatable),
         )
 
@@ -121,13 +123,11 @@ class Captioner:
             ModelFolderError: there is none, or its files do not fit each other or their hashes.
         """
         folder = ModelFolder.open(model)
-        encoder_file, init_file, step_file = map(folder.read_bytes, folder.serving_files())
-        engine = Engine(encoder_file, init_file, step_file, threads=threads)
-        encoder = folder.manifest["encoder"]
-        decoder = folder.manifest["decoder"]
+        engine = Engine(*folder.serving(), threads=threads)
+        encoder, decoder = folder.manifest.encoder, folder.manifest.decoder
         engine.check(
-            encoder["input_size"], (*encoder["grid"], encoder["channels"]), decoder["units"],
-            decoder["vocabulary_size"],
+            encoder.input_size, (*encoder.grid, encoder.channels), decoder.units,
+            decoder.vocabulary_size,
         )  # fmt: skip
         return cls(engine, folder.tokenizer(), folder.manifest, folder.confidence())
 
@@ -174,7 +174,7 @@ class Captioner:
         if self._confidence is not None:
             confidence = likely = self._confidence.p_correct(grid.mean((0, 1)), likely)
         # An unfamiliar picture is never confident, however low the threshold.
-        confident = likely > 0 and likely >= self.model["confident_threshold"]
+        confident = likely > 0 and likely >= self.manifest.calibration.threshold
         return Caption(candidates, confidence, confident)
 
     def encode(self, rgb: np.ndarray) -> np.ndarray:
@@ -196,7 +196,11 @@ class Captioner:
 
     def _candidate(self, hypothesis: Hypothesis) -> Candidate:
         words = tuple(
-            Word(self._tokenizer.words[word], math.exp(log), weights.reshape(self._grid))
+            Word(
+                self._tokenizer.words[word],
+                math.exp(log),
+                weights.reshape(self.manifest.encoder.grid),
+            )
             for word, log, weights in zip(
                 hypothesis.words, hypothesis.log_probabilities, hypothesis.attention, strict=False
             )

@@ -279,7 +279,7 @@ def main(args: argparse.Namespace) -> int:
         references = [photos[i].captions for i in own]
         correct[own] = is_correct([captions[i].text for i in own], references)
     confidence, folder = calibrate(folder, captioner, trained_on, photos, probabilities, correct)
-    threshold = folder.manifest["confident_threshold"]
+    threshold = folder.manifest.calibration.threshold
     report = {
         name: reliability(confidence[own], probabilities[own], correct[own], threshold)
         for name in np.unique(collections)

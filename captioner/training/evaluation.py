@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from captioner.errors import CaptionerError
+from captioner.manifest import Manifest
 from captioner.model_folder import ModelFolder, write_text
 from captioner.training.datasets import SPLITS, Dataset, Photo, file_names, read_dataset
 from common.settings import Settings
@@ -170,7 +171,7 @@ def data_sha256(photos: Iterable[Photo]) -> str:
 
 
 def protocol(
-    name: str, split: str, photos: Sequence[Photo], model: Mapping[str, Any], beam_size: int
+    name: str, split: str, photos: Sequence[Photo], model: Manifest, beam_size: int
 ) -> dict[str, Any]:
     """What the scores of a report depend on; `name` is the collection's, `model` the manifest."""
     counts = [len(photo.captions) for photo in photos]
@@ -184,14 +185,14 @@ def protocol(
             "sha256": data_sha256(photos),
         },
         "model": {
-            "name": model["name"],
-            "files": {file: entry["sha256"] for file, entry in sorted(model["files"].items())},
+            "name": model.name,
+            "files": {file: entry.sha256 for file, entry in sorted(model.files.items())},
         },
-        "encoder": dict(model["encoder"]),
+        "encoder": model.encoder.to_json(),
         "decoder": {
             "strategy": "beam search" if beam_size > 1 else "greedy",
             "beam_size": beam_size,
-            **model["decoder"],
+            **model.decoder.to_json(),
         },
         "scorer": f"pycocoevalcap {metadata.version('pycocoevalcap')}, PTB tokenizer, times 100",
     }
@@ -308,7 +309,7 @@ def main(args: argparse.Namespace) -> int:
         confidence = np.array(
             [c.probability if c.confidence is None else c.confidence for c in captions.values()]
         )
-        threshold = folder.manifest["confident_threshold"]
+        threshold = folder.manifest.calibration.threshold
         reliability = calibration.reliability(confidence, probabilities, correct, threshold)
     place = Path(args.data).resolve()
     name = (place if place.is_dir() else place.parent).name
@@ -329,4 +330,4 @@ def _record(folder: ModelFolder, name: str, metrics: Mapping[str, Any]) -> None:
     text = json.dumps({**known, name: metrics}, indent=1) + "\n"
     write_text(file, text)
     scores = {score: metrics[score] for score in SCORES}
-    folder.amend(scores={**folder.manifest["scores"], name: scores})
+    folder.amend(scores={**folder.manifest.scores, name: scores})

@@ -11,6 +11,7 @@ import argparse
 import io
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import tensorflow as tf
 from keras import ops
 
 from captioner.engine import SIGNATURE
+from captioner.manifest import DecoderSpec, EncoderSpec, Manifest, ServingFiles
 from captioner.model_folder import ModelFolder
 from captioner.tokenizer import Tokenizer
 from captioner.training.network.decoder import Decoder, Prepared
@@ -31,6 +33,9 @@ from captioner.training.network.encoder import (
 from captioner.training.plan import PRECISIONS
 
 DECODER = "up_down_lstm"
+SERVING = ServingFiles(
+    encoder="encoder.tflite", decoder_init="decoder_init.tflite", decoder_step="decoder_step.tflite"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +56,7 @@ def main(arguments: argparse.Namespace) -> int:
     folder = ModelFolder.open(arguments.model)
     encoder, decoder = load_trained(folder)
     # Those that are written anew come after these, and replace them.
-    others = {name: folder.read_bytes(name) for name in folder.manifest["files"]}
+    others = {name: folder.read_bytes(name) for name in folder.manifest.files}
     write_folder(
         arguments.out, encoder, decoder, folder.tokenizer(), folder.manifest, arguments.precision,
         others,
@@ -60,18 +65,15 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def build_untrained(manifest: Mapping[str, Any]) -> tuple[keras.Model, Decoder]:
+def build_untrained(about: EncoderSpec, words: DecoderSpec) -> tuple[keras.Model, Decoder]:
     """Encoder and decoder as a manifest describes them, with fresh weights, in float32."""
     keras.config.set_dtype_policy("float32")
-    about, words = manifest["encoder"], manifest["decoder"]
     encoder = build_encoder(
-        about["cut"], about["last_pooling"], input_size=about["input_size"],
-        width=about.get("width", 1.0),
-    )  # fmt: skip
+        about.output_layer, about.last_pooling, input_size=about.input_size, width=about.width
+    )
     decoder = Decoder(
-        words["vocabulary_size"], about["channels"], words["units"], words["heads"],
-        concepts=words.get("concepts", 0),
-    )  # fmt: skip
+        words.vocabulary_size, about.channels, words.units, words.heads, concepts=words.concepts
+    )
     decoder.build()
     return encoder, decoder
 
@@ -83,8 +85,8 @@ def load_trained(folder: ModelFolder) -> tuple[keras.Model, Decoder]:
         ModelFolderError: the files are damaged.
         ValueError: the weights are not those of the model that the manifest describes.
     """
-    encoder, decoder = build_untrained(folder.manifest)
-    weights = folder.manifest["weights"]
+    encoder, decoder = build_untrained(folder.manifest.encoder, folder.manifest.decoder)
+    weights = folder.manifest.weights
     lacking = set_encoder_weights(encoder, _arrays(folder.read_bytes(weights["encoder"])))
     arrays = _arrays(folder.read_bytes(weights["decoder"]))
     for variable in decoder.trainable_variables:
@@ -102,7 +104,7 @@ def write_folder(
     encoder: keras.Model,
     decoder: Decoder,
     tokenizer: Tokenizer,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     precision: str = "int8",
     more: Mapping[str, bytes] | None = None,
 ) -> ModelFolder:
@@ -110,7 +112,7 @@ def write_folder(
 
     Args:
         encoder, decoder: in float32; their weights are rounded to float16.
-        manifest: what `ModelFolder.write` wants, less the names of these files.
+        manifest: its name, and the names of these files, are set here.
     """
     # What serves is made of the weights as the folder holds them, not of finer ones.
     for variable in (*encoder.trainable_variables, *decoder.trainable_variables):
@@ -125,16 +127,17 @@ def write_folder(
         "encoder.npz": _npz(encoder_weights(encoder)),
         "decoder.npz": _npz(decoder_arrays),
         "tokenizer.p": tokenizer.to_bytes(),
-        **{f"{part}.tflite": content for part, content in litert.items()},
+        **{name: litert[part] for part, name in SERVING.to_json().items()},
     }
-    about = {
-        **{key: value for key, value in manifest.items() if key not in ("format", "files", "name")},
-        "serving": {part: f"{part}.tflite" for part in litert},
-        "precision": precision,
-        "weights": {"encoder": "encoder.npz", "decoder": "decoder.npz"},
-        "tokenizer": "tokenizer.p",
-    }
-    return ModelFolder.write(path, about, files)
+    whole = replace(
+        manifest,
+        name=path.resolve().name,
+        serving=SERVING,
+        precision=precision,
+        weights={"encoder": "encoder.npz", "decoder": "decoder.npz"},
+        tokenizer="tokenizer.p",
+    )
+    return ModelFolder.write(path, whole, files)
 
 
 def _npz(arrays: Mapping[str, Any]) -> bytes:

@@ -19,6 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from captioner.manifest import DecoderSpec, EncoderSpec, JpegNormalizationSpec, Manifest
 from captioner.model_folder import ModelFolder
 from captioner.picture import SmallCopies
 from captioner.tokenizer import Tokenizer
@@ -172,7 +173,7 @@ class Training:
                     f"{folder.path} has another vocabulary than the model that is trained, so that "
                     "this one cannot learn its word probabilities."
                 )
-            if folder.manifest["encoder"]["input_size"] != plan.input_size:
+            if folder.manifest.encoder.input_size != plan.input_size:
                 raise TrainingError(f"{folder.path} takes images of another size.")
 
     def run(self, encoder_weights_from: str | Path) -> None:
@@ -199,7 +200,7 @@ class Training:
 
             encoder, decoder = load_trained(self.start)
             self.encoder_weights = encoder_weights(encoder, "float32")
-            self.last_pooling = self.start.manifest["encoder"]["last_pooling"]
+            self.last_pooling = self.start.manifest.encoder.last_pooling
             return decoder
         base, self.last_pooling = load_encoder_weights(encoder_weights_from)
         encoder = self._encoder(base)
@@ -361,10 +362,10 @@ class Training:
 
     def _teacher_grids(self, stage: Stage, folder: ModelFolder, number: int) -> np.ndarray:
         """Stored grids of another model's encoder, as it serves."""
-        about, file = folder.manifest["encoder"], folder.serving_files()[0]
+        about, file = folder.manifest.encoder, folder.manifest.serving.encoder
         return store_grids(
-            litert_encode(folder.read_bytes(file)), folder.manifest["files"][file]["sha256"],
-            self._photos(stage), (*about["grid"], about["channels"]),
+            litert_encode(folder.read_bytes(file)), folder.manifest.files[file].sha256,
+            self._photos(stage), (*about.grid, about.channels),
             self.work / f"teacher-{number}.npy", stage.views,
         )  # fmt: skip
 
@@ -401,31 +402,24 @@ class Training:
 
     def write(self, folder: Path, trained_on: Sequence[str], precision: str) -> None:
         """The trained model as a model folder, with its plan and the course of its training."""
-        from captioner.training.export import DECODER, build_untrained, write_folder
+        from captioner.training.export import DECODER, SERVING, build_untrained, write_folder
 
         plan = self.plan
         keras.config.set_dtype_policy("float32")
         shape = self._encoder().output_shape
-        encoder_about = {
-            "architecture": "inception_v3" if plan.width == 1.0 else "tiny",
-            "cut": plan.output_layer, "last_pooling": self.last_pooling, "width": plan.width,
-            "input_size": plan.input_size, "grid": list(shape[1:3]), "channels": shape[3],
-            **({"copies": plan.copies} if plan.copies else {}),
-        }  # fmt: skip
-        manifest = {
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "encoder": encoder_about,
-            "decoder": {
-                "architecture": DECODER, "units": plan.units, "heads": plan.heads,
-                "concepts": plan.concepts, "vocabulary_size": len(self.tokenizer),
-                "max_words": plan.max_words, "length_penalty": plan.length_penalty,
-                "repeat_penalty": plan.repeat_penalty, "repeatable": list(plan.repeatable),
-            },
-            "confident_threshold": 0.0,
-            "trained_on": list(trained_on),
-            "scores": {},
-        }  # fmt: skip
-        encoder, decoder = build_untrained(manifest)
+        about = EncoderSpec(
+            architecture="inception_v3" if plan.width == 1.0 else "tiny",
+            output_layer=plan.output_layer, last_pooling=self.last_pooling, width=plan.width,
+            input_size=plan.input_size, grid=shape[1:3], channels=shape[3],
+            jpeg_normalization=JpegNormalizationSpec(**plan.copies) if plan.copies else None,
+        )  # fmt: skip
+        words = DecoderSpec(
+            architecture=DECODER, units=plan.units, heads=plan.heads, concepts=plan.concepts,
+            vocabulary_size=len(self.tokenizer), max_words=plan.max_words,
+            length_penalty=plan.length_penalty, repeat_penalty=plan.repeat_penalty,
+            repeatable=tuple(plan.repeatable),
+        )  # fmt: skip
+        encoder, decoder = build_untrained(about, words)
         set_encoder_weights(encoder, self.encoder_weights)
         _copy_decoder(self.decoder, decoder)
         course: dict[str, Any] = {"plan": _as_json(plan), "history": self.history}
@@ -433,6 +427,11 @@ class Training:
             before = self.start.path / "training.json"
             course["before"] = json.loads(before.read_text()) if before.exists() else None
         files = {"training.json": json.dumps(course, indent=1).encode()}
+        manifest = Manifest(
+            name=folder.resolve().name, encoder=about, decoder=words, serving=SERVING,
+            tokenizer="tokenizer.p", trained_on=tuple(trained_on),
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )  # fmt: skip
         write_folder(folder, encoder, decoder, self.tokenizer, manifest, precision, files)
 
 
@@ -459,12 +458,12 @@ def _teacher(folder: ModelFolder, grid: Sequence[int] = ()) -> CaptioningModel:
 
 def _sizes(model: ModelFolder) -> dict[str, Any]:
     """What a plan says of a model's sizes and of its search, of a trained model."""
-    encoder, decoder = model.manifest["encoder"], model.manifest["decoder"]
-    sizes = {name: encoder[name] for name in ("input_size",) if name in encoder}
-    sizes |= {"output_layer": encoder["cut"], "width": encoder.get("width", 1.0)}
-    sizes |= {name: decoder[name] for name in ("units", "heads", "max_words")}
-    search = ("length_penalty", "repeat_penalty", "repeatable")
-    return sizes | {name: decoder[name] for name in search if name in decoder}
+    encoder, decoder = model.manifest.encoder, model.manifest.decoder
+    sizes = ("units", "heads", "max_words", "length_penalty", "repeat_penalty", "repeatable")
+    return {
+        **{name: getattr(encoder, name) for name in ("input_size", "output_layer", "width")},
+        **{name: getattr(decoder, name) for name in sizes},
+    }
 
 
 def _copy_decoder(source: Decoder, target: Decoder) -> None:

@@ -14,7 +14,7 @@ from app1.problems import BusyError
 from app1.worker import CaptionWorker
 from captioner.errors import CaptionerError, ModelFolderError
 
-MODEL: Any = SimpleNamespace(model={"name": "tiny"})
+MODEL: Any = SimpleNamespace(manifest={"name": "tiny"})
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def upload(worker: CaptionWorker, job: Callable[[Any], Any]) -> Any:
 
 
 def test_a_job_gets_the_captioner_and_gives_its_result(worker: CaptionWorker) -> None:
-    assert upload(worker, lambda captioner: captioner.model["name"]) == "tiny"
+    assert upload(worker, lambda captioner: captioner.manifest["name"]) == "tiny"
 
 
 def test_what_a_job_raises_reaches_its_uploader_and_nobody_else(worker: CaptionWorker) -> None:

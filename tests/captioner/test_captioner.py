@@ -102,8 +102,13 @@ def test_limits_and_broken_pictures_are_the_readers(captioner):
         ("encoder", "grid", [5, 5], "encoder"),
         ("encoder", "channels", 7, "encoder"),
         ("decoder", "units", 32, "decoder"),
-        ("encoder", "copies", {"side": 24}, "encoder.copies"),
-        ("encoder", "copies", {"side": 24, "quality": 101}, "encoder.copies"),
+        ("encoder", "jpeg_normalization", {"side": 24}, "encoder.jpeg_normalization.quality"),
+        (
+            "encoder",
+            "jpeg_normalization",
+            {"side": 24, "quality": 101},
+            "encoder.jpeg_normalization.quality",
+        ),
         ("decoder", "repeat_penalty", -1, "decoder.repeat_penalty"),
         ("decoder", "repeatable", "a", "decoder.repeatable"),
     ],
@@ -142,7 +147,7 @@ def test_the_folder_says_what_small_copies_its_model_knows(tiny_model, tmp_path)
     photo = skimage.data.astronaut()
     plain = Captioner.load(folder).encode(photo)
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["encoder"]["copies"] = {"side": 24, "quality": 50}
+    manifest["encoder"]["jpeg_normalization"] = {"side": 24, "quality": 50}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     captioner = Captioner.load(folder)
     copies = SmallCopies(side=24, quality=50, above=manifest["encoder"]["input_size"])
@@ -205,11 +210,9 @@ def test_words_become_a_sentence(words, text):
 def test_every_interpreter_of_a_step_gives_the_same_numbers_again_and_again() -> None:
     """Where LiteRT has to compute a step's shapes while it runs, half of them do not."""
     folder = ModelFolder.open()
-    encoder, init, step = map(folder.read_bytes, folder.serving_files())
-    rows, columns = folder.manifest["encoder"]["grid"]
-    grid = np.random.default_rng(0).normal(
-        size=(rows, columns, folder.manifest["encoder"]["channels"])
-    )
+    encoder, init, step = folder.serving()
+    rows, columns = folder.manifest.encoder.grid
+    grid = np.random.default_rng(0).normal(size=(rows, columns, folder.manifest.encoder.channels))
     words = np.array([4, 5, 6], np.int32)
     engines, answers = [], set()
     for _ in range(12):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,19 +114,19 @@ def test_it_is_kept_in_the_model_folder(tiny_model: Path, tmp_path: Path) -> Non
     path = shutil.copytree(tiny_model, tmp_path / "model")
     folder = ModelFolder.open(path)
     picture = np.full((40, 50, 3), 200, np.uint8)
-    channels = folder.manifest["encoder"]["channels"]
+    channels = folder.manifest.encoder.channels
     mean, nothing = np.zeros(channels), np.zeros((1, channels))
     for limit, bias, chance in ((1.0, 5.0, 0.9933), (1.0, -5.0, 0.0067), (-1.0, 5.0, 0.0)):
         folder = folder.with_confidence(
             0.5, ConfidenceEstimator(mean, nothing, limit, np.array([bias, 0, 0, 0]))
         )
-        assert kept(path) == [ModelFolder.open(path).manifest["confidence"]]
+        assert kept(path) == [ModelFolder.open(path).manifest.calibration.estimator]
         caption = Captioner.load(path).caption(picture)
         assert caption.confidence == pytest.approx(chance, abs=1e-4)
         assert caption.to_dict()["confidence"] == pytest.approx(chance, abs=1e-4)
         assert caption.confident is (chance >= 0.5)
 
-    folder.amend(confident_threshold=0.0)
+    folder.amend(calibration=replace(folder.manifest.calibration, threshold=0.0))
     assert not Captioner.load(path).caption(picture).confident, "unfamiliar"
 
     file = path / kept(path)[0]
@@ -145,7 +146,7 @@ def test_a_killed_calibration_leaves_what_was_there(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = shutil.copytree(tiny_model, tmp_path / "model")
-    channels = ModelFolder.open(path).manifest["encoder"]["channels"]
+    channels = ModelFolder.open(path).manifest.encoder.channels
     first, second = (
         ConfidenceEstimator(
             np.zeros(channels), np.zeros((1, channels)), 1.0, np.array([bias, 0, 0, 0.0])

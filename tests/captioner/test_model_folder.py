@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,15 @@ import pytest
 
 from captioner import model_folder
 from captioner.errors import ModelFolderError
+from captioner.manifest import (
+    CalibrationSpec,
+    DecoderSpec,
+    EncoderSpec,
+    FileEntry,
+    Manifest,
+    ManifestError,
+    ServingFiles,
+)
 from captioner.model_folder import ModelFolder
 from captioner.tokenizer import Tokenizer
 
@@ -27,34 +36,29 @@ FILES: dict[str, bytes | Path] = {
 }
 
 
-def manifest() -> dict[str, Any]:
-    return {
-        "created": "2026-01-01T00:00:00Z",
-        "encoder": {
-            "architecture": "inception_v3",
-            "cut": "mixed10",
-            "input_size": 299,
-            "grid": [8, 8],
-            "channels": 2048,
-        },
-        "decoder": {
-            "architecture": "two LSTMs",
-            "units": 512,
-            "vocabulary_size": len(TOKENIZER),
-            "max_words": 20,
-            "length_penalty": 0.7,
-        },
-        "confident_threshold": 0.4,
-        "trained_on": ["Flickr8k train"],
-        "scores": {"CIDEr": 60.5},
-        "serving": {
-            "encoder": "encoder.tflite",
-            "decoder_init": "decoder_init.tflite",
-            "decoder_step": "decoder_step.tflite",
-        },
-        "weights": {"encoder": "weights.npz"},
-        "tokenizer": "tokenizer.p",
-    }
+def manifest(**changes: Any) -> Manifest:
+    whole = Manifest(
+        name="first",
+        created="2026-01-01T00:00:00Z",
+        encoder=EncoderSpec(
+            architecture="inception_v3", output_layer="mixed10", input_size=299, grid=(8, 8),
+            channels=2048,
+        ),
+        decoder=DecoderSpec(
+            architecture="two LSTMs", units=512, vocabulary_size=len(TOKENIZER), max_words=20,
+            length_penalty=0.7,
+        ),
+        calibration=CalibrationSpec(threshold=0.4),
+        trained_on=("Flickr8k train",),
+        scores={"CIDEr": 60.5},
+        serving=ServingFiles(
+            encoder="encoder.tflite", decoder_init="decoder_init.tflite",
+            decoder_step="decoder_step.tflite",
+        ),
+        weights={"encoder": "weights.npz"},
+        tokenizer="tokenizer.p",
+    )  # fmt: skip
+    return replace(whole, **changes)
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +76,7 @@ def folder(models: Path) -> ModelFolder:
 
 
 def change(folder: ModelFolder, **values: Any) -> None:
-    """Set values of the manifest on disk: `encoder__cut=...` for one within another."""
+    """Set values of the manifest on disk: `encoder__grid=...` for one within another."""
     path = folder.path / "manifest.json"
     content = json.loads(path.read_text())
     for keys, value in values.items():
@@ -93,16 +97,13 @@ def change(folder: ModelFolder, **values: Any) -> None:
 def test_what_is_written_is_read_again(folder: ModelFolder) -> None:
     opened = ModelFolder.open(folder.path)
     assert opened == folder
-    assert opened.manifest["format"] == 1
-    assert opened.manifest["name"] == "first"
-    assert opened.manifest["decoder"]["length_penalty"] == 0.7  # kept, though nobody asked for it
-    assert opened.manifest["files"]["weights.npz"] == {
-        "sha256": hashlib.sha256(b"weights").hexdigest(),
-        "bytes": 7,
-    }
-    assert [opened.read_bytes(name) for name in opened.serving_files()] == [
-        b"an encoder", b"where the decoder starts", b"one step of it",
-    ]  # fmt: skip
+    assert opened.manifest.format == 2
+    assert opened.manifest.name == "first"
+    assert opened.manifest.decoder.length_penalty == 0.7
+    assert opened.manifest.files["weights.npz"] == FileEntry(
+        sha256=hashlib.sha256(b"weights").hexdigest(), bytes=7
+    )
+    assert opened.serving() == (b"an encoder", b"where the decoder starts", b"one step of it")
     assert opened.tokenizer().words == TOKENIZER.words
 
 
@@ -125,23 +126,20 @@ def test_a_folder_is_replaced_whole(folder: ModelFolder, models: Path) -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda m, f: m["encoder"].update(channels=1280),
-        lambda m, f: m["decoder"].update(vocabulary_size=8),
-        lambda m, f: m.pop("serving"),
-        lambda m, f: f.pop("encoder.tflite"),
-        lambda m, f: f.update({"../evil": b""}),
-        lambda m, f: f.update({"manifest.json": b""}),
-        lambda m, f: f.update({"tokenizer.p": b"no tokenizer"}),
+        {"../evil": b""},
+        {"manifest.json": b""},
+        {"tokenizer.p": b"no tokenizer"},
+        {"tokenizer.p": Tokenizer(["a"]).to_bytes()},
+        {"encoder.tflite": None},
     ],
 )
 def test_what_would_be_refused_is_not_written(
-    folder: ModelFolder, models: Path, spoil: Callable[..., None]
+    folder: ModelFolder, models: Path, spoil: dict[str, bytes | None]
 ) -> None:
-    spoiled, files = manifest(), dict(FILES)
-    spoil(spoiled, files)
+    files = {name: data for name, data in {**FILES, **spoil}.items() if data is not None}
     for name in ("first", "second"):
         with pytest.raises(ModelFolderError):
-            ModelFolder.write(models / name, spoiled, files)
+            ModelFolder.write(models / name, manifest(), files)
     assert [path.name for path in models.iterdir()] == ["first"]
     assert ModelFolder.open("first") == folder
 
@@ -182,18 +180,18 @@ def test_names_and_paths(
         assert ModelFolder.open(name) == folder
     monkeypatch.chdir(models.parent)
     assert ModelFolder.open("models/first") == folder
-    ModelFolder.write(models.parent / "here", {**manifest(), "name": "elsewhere"}, FILES)
-    assert ModelFolder.open("here").manifest["name"] == "elsewhere"
+    ModelFolder.write(models.parent / "here", manifest(name="elsewhere"), FILES)
+    assert ModelFolder.open("here").manifest.name == "elsewhere"
     assert ModelFolder.open(Path("here")).path == models.parent / "here"
 
 
 def test_the_default_model(folder: ModelFolder, models: Path) -> None:
     assert ModelFolder.open() == folder  # the only one
-    ModelFolder.write(models / "second", manifest(), FILES)
+    ModelFolder.write(models / "second", manifest(name="second"), FILES)
     with pytest.raises(ModelFolderError, match="name one of first, second"):
         ModelFolder.open()
     (models / "default").write_text("second\n")
-    assert ModelFolder.open().manifest["name"] == "second"
+    assert ModelFolder.open().manifest.name == "second"
     (models / "default").write_text("third\n")
     with pytest.raises(ModelFolderError, match=r"no model folder 'third'.*first, second"):
         ModelFolder.open()
@@ -236,15 +234,15 @@ def test_a_manifest_without_end(folder: ModelFolder) -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"format": 2}, "'format' has to be 1 and is 2"),
-        ({"format": ...}, "'format' has to be 1 and is None"),
+        ({"format": 1}, "'format' has to be 2 and is 1"),
+        ({"format": ...}, "'format' has to be 2 and is None"),
         ({"name": ""}, "'name' has to be text"),
         ({"encoder": None}, "'encoder.architecture' has to be text and is None"),
         ({"encoder__architecture": "xception"}, "encoder 'xception' is not one .*inception_v3"),
-        ({"encoder__cut": "mixed9"}, "cut at 'mixed9', not at mixed8 or mixed10"),
-        ({"encoder__cut": "mixed8"}, "of 2048 channels is not what .* of 1280"),
+        ({"encoder__output_layer": "mixed9"}, "ends at 'mixed9', not at mixed8 or mixed10"),
+        ({"encoder__output_layer": "mixed8"}, "of 2048 channels is not what .* of 1280"),
         ({"encoder__channels": 1280}, "of 1280 channels is not what .* of 2048"),
-        ({"encoder__grid": [10, 10]}, "not what inception_v3 cut at mixed10 gives for 299"),
+        ({"encoder__grid": [10, 10]}, "not what inception_v3 gives at mixed10 for 299"),
         ({"encoder__grid": [64]}, "'encoder.grid' has to be .rows, columns."),
         ({"encoder__grid": 8}, "'encoder.grid' has to be .rows, columns."),
         ({"encoder__input_size": 224}, "for 224 pixels .*5, 5"),
@@ -253,10 +251,14 @@ def test_a_manifest_without_end(folder: ModelFolder) -> None:
         ({"decoder__units": 0}, "'decoder.units' has to be a whole number above 0"),
         ({"decoder__max_words": True}, "'decoder.max_words' has to be a whole number"),
         ({"decoder__vocabulary_size": 7.0}, "'decoder.vocabulary_size' has to be a whole number"),
-        ({"confidence": "none.npz"}, "'none.npz' is used but not among the 'files'"),
-        ({"confidence": 7}, "'confidence' has to be a file name"),
-        ({"confident_threshold": 1.5}, "'confident_threshold' has to be a number from 0 to 1"),
-        ({"confident_threshold": float("nan")}, "'confident_threshold' has to be a number"),
+        ({"calibration__estimator": "none.npz"}, "'none.npz' is used but not among the 'files'"),
+        ({"calibration__estimator": 7}, "'calibration.estimator' has to be a file name"),
+        ({"calibration__threshold": 1.5}, "'calibration.threshold' has to be a number from 0 to 1"),
+        ({"calibration": None}, "'calibration.threshold' has to be a number .* is None"),
+        ({"calibration__threshold": float("nan")}, "'calibration.threshold' has to be a number"),
+        ({"decoder__wings": 2}, "'decoder.wings' is not an entry of a manifest"),
+        ({"decoder__repeatable": "a"}, "'decoder.repeatable' has to be a list of words"),
+        ({"decoder__repeat_penalty": -1}, "'decoder.repeat_penalty' has to be 0 or more"),
         ({"serving__decoder_step": ...}, "'serving.decoder_step' has to be a file name"),
         ({"serving__encoder": "other.tflite"}, "'other.tflite' is used but not among the 'files'"),
         ({"weights": {"encoder": "other.npz"}}, "'other.npz' is used but not among"),
@@ -297,20 +299,20 @@ def test_a_manifest_that_does_not_fit(
 @pytest.mark.parametrize("text", ["null", "[]", '"text"', "7"])
 def test_a_manifest_that_is_no_object(folder: ModelFolder, text: str) -> None:
     (folder.path / "manifest.json").write_text(text)
-    with pytest.raises(ModelFolderError, match="'format' has to be 1"):
+    with pytest.raises(ModelFolderError, match="'format' has to be 2"):
         ModelFolder.open("first")
 
 
 def test_inception_cut_at_mixed8_and_other_sizes(models: Path) -> None:
-    for changes in [
-        {"cut": "mixed8", "channels": 1280},
-        {"input_size": 75, "grid": [1, 1]},
-        {"architecture": "tiny", "cut": "end", "input_size": 16, "grid": [2, 2], "channels": 3},
-    ]:
-        content = manifest()
-        content["encoder"] |= changes
-        ModelFolder.write(models / "a", content, FILES)
-        assert ModelFolder.open("a").manifest["encoder"] == content["encoder"]
+    sizes: list[dict[str, Any]] = [
+        {"output_layer": "mixed8", "channels": 1280},
+        {"input_size": 75, "grid": (1, 1)},
+        {"architecture": "tiny", "input_size": 16, "grid": (2, 2), "channels": 3},
+    ]
+    for changes in sizes:
+        encoder = replace(manifest().encoder, **changes)
+        ModelFolder.write(models / "a", manifest(encoder=encoder), FILES)
+        assert ModelFolder.open("a").manifest.encoder == encoder
 
 
 def test_a_file_is_missing(folder: ModelFolder) -> None:
@@ -360,10 +362,9 @@ def test_a_tokenizer_of_another_model(folder: ModelFolder) -> None:
 
 
 def test_what_is_said_about_a_model_can_be_amended(folder: ModelFolder) -> None:
-    changed = folder.amend(scores={"CIDEr": 61.0}, confident_threshold=0.3)
+    changed = folder.amend(scores={"CIDEr": 61.0}, calibration=CalibrationSpec(threshold=0.3))
     assert ModelFolder.open(folder.path).manifest == changed.manifest
-    assert changed.manifest["scores"] == {"CIDEr": 61.0}
-    assert changed.manifest["files"] == folder.manifest["files"]
-    with pytest.raises(ModelFolderError, match="confident_threshold"):
-        changed.amend(confident_threshold=7)
-    assert ModelFolder.open(folder.path).manifest == changed.manifest
+    assert changed.manifest.scores == {"CIDEr": 61.0}
+    assert changed.manifest.files == folder.manifest.files
+    with pytest.raises(ManifestError, match=r"calibration\.threshold"):
+        CalibrationSpec(threshold=7)

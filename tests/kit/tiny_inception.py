@@ -19,27 +19,29 @@ def write_model(path: Path) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
 
+    from captioner.manifest import CalibrationSpec, DecoderSpec, EncoderSpec, Manifest
     from captioner.tokenizer import Tokenizer
-    from captioner.training.export import DECODER, build_untrained, write_folder
+    from captioner.training.export import DECODER, SERVING, build_untrained, write_folder
 
     keras.utils.set_random_seed(3)
     tokenizer = Tokenizer(WORDS)
     size, width = 139, 0.05
-    manifest = {
-        "created": "2026-01-01T00:00:00Z",
-        "encoder": {
-            "architecture": "tiny", "cut": "mixed10", "last_pooling": "max",
-            "input_size": size, "grid": [3, 3], "channels": 102, "width": width,
-        },
-        "decoder": {
-            "architecture": DECODER, "units": 16, "heads": 2, "length_penalty": 1.0,
-            "vocabulary_size": len(tokenizer), "max_words": 8,
-        },
-        "confident_threshold": 0.5,
-        "trained_on": ["nothing"],
-        "scores": {},
-    }  # fmt: skip
-    encoder, decoder = build_untrained(manifest)
+    manifest = Manifest(
+        name="tiny",
+        created="2026-01-01T00:00:00Z",
+        encoder=EncoderSpec(
+            architecture="tiny", output_layer="mixed10", input_size=size, grid=(3, 3), channels=102,
+            width=width,
+        ),
+        decoder=DecoderSpec(
+            architecture=DECODER, units=16, heads=2, vocabulary_size=len(tokenizer), max_words=8
+        ),
+        calibration=CalibrationSpec(threshold=0.5),
+        serving=SERVING,
+        tokenizer="tokenizer.p",
+        trained_on=("nothing",),
+    )  # fmt: skip
+    encoder, decoder = build_untrained(manifest.encoder, manifest.decoder)
     # Fresh embeddings are nearly equal; larger ones make captions differ from picture to picture.
     decoder.embedding.embeddings.assign(decoder.embedding.embeddings * 20)
     write_folder(path, encoder, decoder, tokenizer, manifest, precision="float32")

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import keras
 
+from captioner.manifest import CalibrationSpec, DecoderSpec, EncoderSpec, Manifest
 from captioner.model_folder import ModelFolder
 from captioner.tokenizer import Tokenizer
-from captioner.training.export import export_litert
+from captioner.training.export import SERVING, export_litert
 from captioner.training.network.decoder import Decoder
 
 SIZE, GRID, CHANNELS, UNITS, MAX_WORDS = 32, 4, 8, 16, 8
@@ -48,29 +49,26 @@ def main(folder: Path) -> None:
     }
     ModelFolder.write(
         folder,
-        {
-            "name": "tiny",
-            "created": "2026-01-01T00:00:00Z",
-            "encoder": {
-                "architecture": "tiny",
-                "cut": "its only layer",
-                "input_size": SIZE,
-                "grid": [GRID, GRID],
-                "channels": CHANNELS,
-            },
-            "decoder": {
-                "architecture": "tiny",
-                "units": UNITS,
-                "vocabulary_size": len(tokenizer),
-                "max_words": MAX_WORDS,
-            },
-            "confident_threshold": 0.5,
-            "trained_on": [],
-            "scores": {},
-            "serving": {name.removesuffix(".tflite"): name for name in serving},
-            "weights": {},
-            "tokenizer": "tokenizer.p",
-        },
+        Manifest(
+            name="tiny",
+            created="2026-01-01T00:00:00Z",
+            encoder=EncoderSpec(
+                architecture="tiny",
+                output_layer="its only layer",
+                input_size=SIZE,
+                grid=(GRID, GRID),
+                channels=CHANNELS,
+            ),
+            decoder=DecoderSpec(
+                architecture="tiny",
+                units=UNITS,
+                vocabulary_size=len(tokenizer),
+                max_words=MAX_WORDS,
+            ),
+            calibration=CalibrationSpec(threshold=0.5),
+            serving=SERVING,
+            tokenizer="tokenizer.p",
+        ),
         {**serving, "tokenizer.p": tokenizer.to_bytes()},
     )
 

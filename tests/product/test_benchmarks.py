@@ -62,7 +62,7 @@ def test_a_new_comment_makes_another_file_of_the_same_photo() -> None:
 
 def test_each_part_of_a_caption_is_timed_once_a_photo(tiny_model: Path) -> None:
     folder = ModelFolder.open(tiny_model)
-    encoder, init, step = map(folder.read_bytes, folder.serving_files())
+    encoder, init, step = folder.serving()
     engine = TimedEngine(encoder, init, step, threads=1)
     engine.clock = Clock()
     captioner = Captioner(engine, folder.tokenizer(), folder.manifest)

@@ -40,10 +40,10 @@ class KerasSteps:
 def main(folder: Path) -> None:
     model = ModelFolder.open(folder)
     encoder, decoder = load_trained(model)
-    encoder_file, init_file, step_file = map(model.read_bytes, model.serving_files())
+    encoder_file, init_file, step_file = model.serving()
     engine = Engine(encoder_file, init_file, step_file)
-    search = BeamSearch(3, model.manifest["decoder"]["max_words"])
-    size = model.manifest["encoder"]["input_size"]
+    search = BeamSearch(3, model.manifest.decoder.max_words)
+    size = model.manifest.encoder.input_size
     pictures = [
         getattr(skimage.data, name)() for name in ("astronaut", "coffee", "chelsea", "rocket")
     ]

@@ -85,8 +85,8 @@ def test_a_calibration_is_stored_and_served(
         ModelFolder.open(path), Captioner.load(path), known, own, probabilities,
         np.array(right[:300]),
     )  # fmt: skip
-    assert folder.manifest["confidence"]
-    assert folder.manifest["confident_threshold"] > 0
+    assert folder.manifest.calibration.estimator
+    assert folder.manifest.calibration.threshold > 0
     assert np.mean((confidence >= 0.5) == right[:300]) > 0.9
     captioner = Captioner.load(path)
     sure = [captioner.caption(photo.path).confident for photo in known]
@@ -122,7 +122,7 @@ def test_the_command_writes_threshold_and_report(
     assert sorted(part["correct"] for part in report["pets"]["curve"]) == [0, 1]
     caption = Captioner.load(model).caption(red)
     assert caption.confidence is None
-    assert 0 < ModelFolder.open(model).manifest["confident_threshold"] <= caption.probability
+    assert 0 < ModelFolder.open(model).manifest.calibration.threshold <= caption.probability
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,14 @@ from pathlib import Path
 import pytest
 
 from captioner import Captioner, cli
+from captioner.manifest import (
+    DecoderSpec,
+    EncoderSpec,
+    FileEntry,
+    JpegNormalizationSpec,
+    Manifest,
+    ServingFiles,
+)
 from captioner.model_folder import ModelFolder
 from captioner.training import evaluation
 from captioner.training.datasets import Dataset, Photo
@@ -32,12 +40,17 @@ REFERENCES = {
     "a.jpg": ("A dog runs over the wet grass .", "The dog is running ."),
     "b.jpg": ("Two men mend a bicycle .", "A bicycle , upside down , and two men ."),
 }
-MODEL = {
-    "name": "tiny",
-    "files": {"encoder.tflite": {"sha256": "00ff", "bytes": 1}},
-    "encoder": {"architecture": "tiny", "copies": {"side": 24, "quality": 75}},
-    "decoder": {"units": 8, "max_words": 20},
-}
+MODEL = Manifest(
+    name="tiny",
+    files={"encoder.tflite": FileEntry(sha256="00ff" * 16, bytes=1)},
+    encoder=EncoderSpec(
+        architecture="tiny", output_layer="end", input_size=32, grid=(4, 4), channels=8,
+        jpeg_normalization=JpegNormalizationSpec(side=24, quality=75),
+    ),
+    decoder=DecoderSpec(architecture="tiny", units=8, vocabulary_size=9, max_words=20),
+    serving=ServingFiles(encoder="a", decoder_init="b", decoder_step="c"),
+    tokenizer="tokenizer.p",
+)  # fmt: skip
 
 needs_scorers = pytest.mark.skipif(
     util.find_spec("pycocoevalcap") is None, reason="pycocoevalcap is not installed"
@@ -145,8 +158,8 @@ def test_the_report_says_what_the_scores_depend_on(tmp_path: Path) -> None:
     }
     assert report["protocol"]["decoder"]["strategy"] == "beam search"
     assert report["protocol"]["decoder"]["beam_size"] == 3
-    assert report["protocol"]["encoder"]["copies"] == {"side": 24, "quality": 75}
-    assert report["protocol"]["model"]["files"] == {"encoder.tflite": "00ff"}
+    assert report["protocol"]["encoder"]["jpeg_normalization"] == {"side": 24, "quality": 75}
+    assert report["protocol"]["model"]["files"] == {"encoder.tflite": "00ff" * 16}
     assert [entry.name for entry in file.parent.iterdir()] == ["report.json"]
 
 
@@ -205,10 +218,9 @@ def test_the_command_keeps_its_report_in_a_model_folder(
     metrics = json.loads((folder / "metrics.json").read_text())["colours"]
     manifest = ModelFolder.open(folder).manifest
     assert sorted(report["predictions"]) == ["blue.png", "green.png", "red.png"]
-    assert manifest["scores"]["colours"]["CIDEr"] == report["scores"]["CIDEr"] == metrics["CIDEr"]
+    assert manifest.scores["colours"]["CIDEr"] == report["scores"]["CIDEr"] == metrics["CIDEr"]
     assert metrics["curve"] == report["reliability"]["curve"]
-    before = ModelFolder.open(tiny_model).manifest
-    assert manifest["confident_threshold"] == before["confident_threshold"]
+    assert manifest.calibration == ModelFolder.open(tiny_model).manifest.calibration
 
 
 def test_two_photos_of_one_name_cannot_be_reported() -> None:
