@@ -1,4 +1,4 @@
-"""Writes the README's tables and figure of results from the reports in the model's folder.
+"""Writes the tables and the figure of results from the reports in the model's folder.
 
     python docs/results.py            # or: make results
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -33,6 +34,8 @@ OTHERS = (
      "its result file"),
     ("Show, Attend and Tell, soft (Xu 2015)", "67.0 44.8 29.9 19.5 18.9 - -", "second-hand"),
     ("Show, Attend and Tell, hard (Xu 2015)", "67.0 45.7 31.4 21.3 20.3 - -", "second-hand"),
+    ("Adaptive attention on ResNet-152, beam 5 (sulabhkatiyar)", "65.9 - - 23.5 20.7 47.6 58.9",
+     "its README"),
     ("SCA-CNN on ResNet (Chen 2017)", "68.2 49.6 35.9 25.8 22.4 - -", "from memory"),
 )  # fmt: skip
 REPORTS = {
@@ -47,6 +50,10 @@ TEACHERS_REPORTS = {
     "first/flickr8k-test": "the first of two models that it learned from, as served, Flickr8k test",
     "second/flickr8k-test": "the second, by the same plan",
 }
+SUMMARY = {
+    "flickr8k-test": "Flickr8k test, 1,000 photos",
+    "coco-aside": "MS COCO, 200 photos set aside",
+}
 CONFIDENCE = {
     "flickr8k-test": "Flickr8k test",
     "flickr8k-dev": "Flickr8k dev, each fifth of it by what the others teach",
@@ -54,8 +61,26 @@ CONFIDENCE = {
 }
 
 
+def summary() -> str:
+    """The README's table in Markdown."""
+    lines = [
+        "| | BLEU-4 | METEOR | CIDEr | correct when confident |",
+        "|---" * 5 + "|",
+        "| for comparison, Flickr8k test: adaptive attention on ResNet-152, beam 5, by its README "
+        "| 23.5 | 20.7 | 58.9 | |",
+    ]
+    for report, name in SUMMARY.items():
+        whole = _report(report)
+        cells = [f"**{whole['scores'][score]:.1f}**" for score in ("BLEU-4", "METEOR", "CIDEr")]
+        side = whole["reliability"]["confident"]
+        cells.append(f"{side['correct']:.0%} of {side['photos']}".replace("%", " %"))
+        place = (ModelFolder.open().path / f"{report}.json").relative_to(ROOT).as_posix()
+        lines.append(f"| {name} ([report]({place})) | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def table() -> str:
-    """The table in Markdown."""
+    """All systems in Markdown."""
     lines = [f"| system | {' | '.join(COLUMNS)} | source |", "|---" * (len(COLUMNS) + 2) + "|"]
     for name, figures, source in OTHERS:
         cells = [figure.replace("-", "") if figure == "-" else figure for figure in figures.split()]
@@ -65,20 +90,19 @@ def table() -> str:
             file = folder / f"{report}.json"
             scores: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["scores"]
             cells = [f"{scores[column]:.1f}" for column in COLUMNS.values()]
-            place = file.relative_to(ROOT).as_posix()
+            place = os.path.relpath(file, ROOT / "docs").replace(os.sep, "/")
             lines.append(f"| {name} | {' | '.join(cells)} | [{file.name}]({place}) |")
     return "\n".join(lines)
 
 
 def confidence() -> str:
-    """How well right captions are told from wrong ones, in Markdown."""
+    """How well correct captions are separated from wrong ones, in Markdown."""
     lines = [
-        "| | told apart | by the probability alone | right if fairly sure | right if not sure |",
+        "| | AUROC | by the probability alone | correct if fairly sure | correct if not sure |",
         "|---" * 5 + "|",
     ]
     for report, name in CONFIDENCE.items():
-        file = ModelFolder.open().path / f"{report}.json"
-        known = json.loads(file.read_text(encoding="utf-8"))["reliability"]
+        known = _report(report)["reliability"]
         cells = [f"**{known['auroc']:.1%}**", f"{known['by_probability']['auroc']:.1%}"]
         sides = (known["confident"], known["not_confident"])
         cells += [f"{side['correct']:.0%} of {side['photos']}" for side in sides]
@@ -86,12 +110,15 @@ def confidence() -> str:
     return "\n".join(lines)
 
 
+def _report(name: str) -> dict[str, Any]:
+    file = ModelFolder.open().path / f"{name}.json"
+    report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return report
+
+
 def figure() -> str:
-    """BLEU-4 of all systems, and how often captions of each fifth are right, as SVG."""
-    reports = {
-        name: json.loads((ModelFolder.open().path / f"{name}.json").read_text(encoding="utf-8"))
-        for name in REPORTS
-    }
+    """BLEU-4 of all systems, and how often captions of each fifth are correct, as SVG."""
+    reports = {name: _report(name) for name in REPORTS}
     bars = [(name, float(b4)) for name, figures, _ in OTHERS
             if re.fullmatch(r"[\d.]+", b4 := figures.split()[3])]  # fmt: skip
     bars.append(("this project, as served", reports["flickr8k-test"]["scores"]["BLEU-4"]))
@@ -104,7 +131,7 @@ def figure() -> str:
             _text(307, y + 15, name, anchor="end"),
             _text(321 + 6.4 * value, y + 15, f"{value:.1f}"),
         ]
-    drawn.append(_text(560, 28, "Right captions, by how sure the model was", "bold"))
+    drawn.append(_text(560, 28, "Correct captions, by confidence", "bold"))
     bottom = 44 + 30 * len(bars)
     for share in (0.0, 0.5, 1.0):
         line_y = bottom - 20 - share * (bottom - 70)
@@ -123,8 +150,8 @@ def figure() -> str:
             *(f'<circle cx="{x}" cy="{y:.0f}" r="4" fill="{colour}"/>' for x, y in places),
         ]
     drawn += [
-        _text(640, bottom + 2, "least sure fifth", anchor="middle"),
-        _text(872, bottom + 2, "surest fifth", anchor="middle"),
+        _text(640, bottom + 2, "least confident fifth", anchor="middle"),
+        _text(872, bottom + 2, "most confident fifth", anchor="middle"),
         _text(900, bottom + 26, "MS COCO, set aside", anchor="end", colour="#c05621"),
         _text(740, bottom + 26, "Flickr8k test", anchor="end", colour="#0f6e56"),
     ]
@@ -143,19 +170,27 @@ def _text(
     return f'<text {place} fill="{colour}">{html.escape(text)}</text>'
 
 
+# Where each generated block is.
+PAGES = {
+    ROOT / "README.md": {"summary": summary},
+    ROOT / "docs" / "results.md": {"results": table, "confidence": confidence},
+}
+
+
 def block(mark: str, content: str) -> str:
-    """As it stands in the README."""
+    """A generated part of a page, between its marks."""
     return f"<!-- {mark}: make results -->\n{content}\n<!-- /{mark} -->"
 
 
 def main() -> None:
     (ROOT / "docs" / "results.svg").write_text(figure(), encoding="utf-8")
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    for mark, content in (("results", table()), ("confidence", confidence())):
-        for old in re.findall(block(mark, ".*?"), text, flags=re.DOTALL):
-            text = text.replace(old, block(mark, content))
-    readme.write_text(text, encoding="utf-8")
+    for page, blocks in PAGES.items():
+        text = page.read_text(encoding="utf-8")
+        for mark, content in blocks.items():
+            old = re.compile(f"<!-- {mark}: .*?<!-- /{mark} -->", re.DOTALL)
+            new = block(mark, content())
+            text = new.join(old.split(text))
+        page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

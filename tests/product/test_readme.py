@@ -1,4 +1,4 @@
-"""What the README says of settings, commands and files is so."""
+"""README and docs: settings, commands, results, links and length are as they should be."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from common.settings import table
 from docs import results
 from tests.kit import ROOT
 
+DOCS = sorted((ROOT / "docs").glob("*.md"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -29,14 +30,22 @@ def test_the_table_of_contents_leads_somewhere() -> None:
     assert {*re.findall(r"\]\(#([^)]+)\)", README)} <= anchors
 
 
-@pytest.mark.parametrize("place", re.findall(r"\]\(((?!https?:|#)[^)]+)\)", README))
-def test_what_it_points_to_is_there(place: str) -> None:
-    assert (ROOT / place).exists()
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in DOCS)])
+def test_every_link_leads_to_a_file(page: str) -> None:
+    file = ROOT / page
+    for place in re.findall(r"\]\(((?!https?:|#)[^)#]+)", file.read_text(encoding="utf-8")):
+        assert (file.parent / place).exists(), place
+
+
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) <= 200
 
 
 def test_its_results_are_those_of_the_reports() -> None:
-    assert results.block("results", results.table()) in README
-    assert results.block("confidence", results.confidence()) in README
+    for page, blocks in results.PAGES.items():
+        text = page.read_text(encoding="utf-8")
+        for mark, content in blocks.items():
+            assert results.block(mark, content()) in text, "run make results"
 
 
 def test_its_commands_are_commands() -> None:
