@@ -41,7 +41,7 @@ results: $(VENV)/run.stamp
 docs: $(VENV)/run.stamp
 	@$(BIN)/python docs/cli.py
 
-# What stands in a stamp's prerequisites has been installed when the stamp is newer.
+# A stamp is newer than the files that it was made from once their packages are installed.
 $(VENV)/run.stamp: requirements.txt requirements.lock pyproject.toml | $(BIN)/python
 	$(PIP) install -r requirements.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
@@ -66,7 +66,7 @@ lock:
 	"$$tools/bin/uv" pip compile --quiet --universal --python-version 3.10 --upgrade --no-annotate \
 		--custom-compile-command 'make lock' --output-file requirements.lock -
 
-# The pins for this Python's version. Strict: what the database does not know fails, too.
+# The pins for this Python's version. Strict: a package that the database lacks fails, too.
 audit:
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
 	$(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet pip-audit==$(PIP_AUDIT) && \

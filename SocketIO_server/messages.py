@@ -1,9 +1,8 @@
-"""What a publisher may send: the schema and the size of every message, checked field by field.
+"""Validates publishers' messages: the schema and the size of each, field by field.
 
-One function a message. Each returns the message in the form in which it is kept and passed on,
-or raises `MessageError` with a sentence for whoever wrote the publisher. Fields that we do not know
-are left out, and an optional field that is null counts as absent; all else has to fit. No web and
-no storage here.
+There is one function a message. It returns the message as it is stored and broadcast, or raises
+`MessageError` with a sentence for the publisher's author. Unknown fields are left out, and an
+optional field that is null counts as absent; everything else has to fit.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ MAX_ERROR = 500  # characters
 MAX_CANDIDATES = 20
 MAX_WORDS = 200
 MAX_THUMBNAIL = 200_000  # bytes of the picture itself
-# Bytes of a whole message. All fields at their limits, in any script, come to less; what is longer
-# is cut off by the transport before it is parsed.
+# Bytes of a whole message. All fields at their limits, in any script, are shorter; the transport
+# refuses longer messages before they are parsed.
 MAX_MESSAGE = 1_000_000
 
 # How files begin of the kinds of picture that every browser shows and that cannot hold a script.
@@ -52,7 +51,7 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class Message:
-    """A checked message: its fields as they came, and the thumbnail apart from them."""
+    """A checked message: its fields unchanged, and its thumbnail."""
 
     fields: dict[str, Any]
     thumbnail: Thumbnail | None = None
@@ -78,14 +77,14 @@ def captioning(data: object) -> Message:
 
 
 def captioning_failed(data: object) -> Message:
-    """Work on a photo came to nothing."""
+    """No caption will come for a photo."""
     message = _message(data, {"id": _id}, {"error": _text(MAX_ERROR)})
     message.fields.setdefault("error", "No caption could be made for this photo.")
     return message
 
 
 def forget(data: object) -> Message:
-    """A caption and its picture are to be removed everywhere."""
+    """A caption and its picture have to be deleted everywhere."""
     return _message(data, {"id": _id}, {})
 
 
@@ -100,9 +99,7 @@ def _text(most: int) -> Check:
             raise MessageError(f"{name} must be a text of at most {most} characters.")
         try:
             value.encode()
-        except (
-            UnicodeEncodeError
-        ) as error:  # half of a surrogate pair: no file and no viewer takes it
+        except UnicodeEncodeError as error:  # half of a surrogate pair
             raise MessageError(f"{name} must be valid Unicode text.") from error
         return value
 
@@ -126,8 +123,8 @@ def _id(value: Any, name: str) -> str:
 
 def _number(least: float, most: float) -> Check:
     def check(value: Any, name: str) -> float:
-        # bool is an int to Python; NaN passes json.loads, but would break JSON.parse in every
-        # viewer, and fails the comparison here as it fails all
+        # bool is an int in Python. NaN passes json.loads and would break JSON.parse in every
+        # viewer; every comparison with it is false, so it fails here.
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not least <= value <= most:
             raise MessageError(f"{name} must be a number from {least:g} to {most:g}.")
@@ -155,7 +152,7 @@ def _utc_time(value: Any, name: str) -> str:
 
 
 def _list_of(most: int, **fields: Check) -> Check:
-    """A list of objects, in each of which every one of `fields` is required."""
+    """A list of objects with `fields`, all of them required."""
 
     def check(value: Any, name: str) -> list[dict[str, Any]]:
         if not isinstance(value, list) or len(value) > most:
@@ -208,7 +205,7 @@ def _thumbnail(value: object) -> Thumbnail:
     )
     if isinstance(value, str):
         prefix = re.match(r"data:image/[a-z]+;base64,", value)
-        # the length is looked at first: to decode what is too long anyway is work for nothing
+        # The length is checked first, so that nothing too long is decoded.
         if not prefix or len(value) - prefix.end() > MAX_THUMBNAIL * 4 // 3 + 4:
             raise wrong
         try:
@@ -217,7 +214,7 @@ def _thumbnail(value: object) -> Thumbnail:
             raise wrong from error
     if not isinstance(value, (bytes, bytearray)) or len(value) > MAX_THUMBNAIL:
         raise wrong
-    for kind, start in _PICTURES.items():  # the bytes decide, not what the URL says of itself
+    for kind, start in _PICTURES.items():  # the bytes decide, not the media type in the URL
         if start.match(value):
             return Thumbnail(bytes(value), kind)
     raise wrong

@@ -53,7 +53,7 @@ class Client:
     Attributes:
         bucket: limits its messages.
         live: whether its history is complete.
-        missed: events before that which concern what it may have in its history.
+        missed: earlier events about captions that it may have in its history.
     """
 
     publisher: bool

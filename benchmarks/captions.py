@@ -53,7 +53,7 @@ class Clock:
 
 
 class TimedEngine(Engine):
-    """An engine that tells the clock what its parts take."""
+    """An engine that reports the time of its parts to the clock."""
 
     clock: Clock
 

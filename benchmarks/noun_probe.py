@@ -25,7 +25,7 @@ from captioner.picture import DECODE_SIDE, read_picture
 from captioner.tokenizer import Tokenizer
 from captioner.training.datasets import Photo, combine, file_names, read_dataset
 
-# Forms of one noun stand together. The most frequent of COCO's captions, chosen by hand.
+# Forms of one noun are one entry. The most frequent of COCO's captions, chosen by hand.
 _NOUNS = """
 man/men/guy person people woman/women/lady boy/boys girl/girls child/children/kid/kids baby
 player/players street road sidewalk city building/buildings house tower sign/signs fence

@@ -35,7 +35,7 @@ class Connection:
     def __init__(self, port: int, auth: dict[str, Any]) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._rest = b""  # of a message of which the end has not come yet
+        self._rest = b""  # of a message whose end has not arrived yet
         self.received = 0  # predictions
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall(

@@ -50,7 +50,7 @@ class Uploader:
 
 
 class Viewer:
-    """A Socket.IO client that is told of captions as the viewer page is, in a thread of its own.
+    """A Socket.IO client that receives captions as the viewer page does, in a thread of its own.
 
     Over a WebSocket, by the few bytes of Engine.IO 4 and Socket.IO 5 that it takes: "40" connect,
     "42" event, "2" ping, "3" pong. Nothing is decoded but the id, so that it costs little.

@@ -1,4 +1,4 @@
-"""What the servers add to a caption: time, how they stand a crowd, memory, and how they start.
+"""What the servers add to a caption: time, behaviour under load, memory, and start-up.
 
     python -m benchmarks.serving --output benchmarks/serving.json
 
@@ -39,7 +39,7 @@ UPLOADERS = 32
 PLACES = 33  # in app1's line: CAPTIONER_QUEUE's default, and the upload that is worked on
 TOO_MANY = 2 * PLACES
 ROUNDS = 2
-PAUSE = 0.25  # seconds that an uploader waits when it is told to come back later
+PAUSE = 0.25  # seconds that an uploader waits after a 503
 
 
 class Photos:
@@ -111,7 +111,7 @@ def one_at_a_time(
 
 @dataclass
 class Crowd:
-    """What some uploaders, each with a photo at a time, were told.
+    """The answers to some uploaders, each with a photo at a time.
 
     Attributes:
         statuses: of all answers.

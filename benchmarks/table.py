@@ -1,4 +1,4 @@
-"""Writes the tables of `benchmarks/README.md` from the result files that lie beside it.
+"""Writes the tables of `benchmarks/README.md` from the result files beside it.
 
 python -m benchmarks.table
 """

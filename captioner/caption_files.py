@@ -106,7 +106,7 @@ def main(args: argparse.Namespace) -> int:
 def _walk(paths: Iterable[str]) -> Iterator[str]:
     """The pictures in folders, in order of their names, and every path that is not a folder.
 
-    A folder without a picture stands for itself, and so becomes an error.
+    A folder without a picture is yielded itself, and so becomes an error.
     """
     for path in paths:
         found = False

@@ -1,7 +1,7 @@
 """`Captioner`: a picture in, a sentence about it out.
 
-Preprocessing, encoder, search and words come together here.
-It serves without TensorFlow and knows nothing of the web. Not thread-safe: one thread owns it.
+It puts preprocessing, encoder, search and vocabulary together.
+It runs without TensorFlow. It is not thread-safe: one thread owns it.
 """
 
 from __future__ import annotations

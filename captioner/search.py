@@ -1,7 +1,7 @@
 """Decoding strategies: from the decoder's next-word probabilities to captions.
 
 A strategy sees a decoder only through `Steps`: it starts a caption, and carries a batch of
-hypotheses one word on. It knows nothing of LiteRT, Keras or pictures, so that it can be tested on a
+hypotheses one word on. It uses no LiteRT, Keras or pictures, so that it can be tested on a
 decoder whose every probability is known.
 """
 

@@ -183,7 +183,7 @@ _TOKEN = re.compile(
     | (?:mr|mrs|ms|dr|st|jr|sr|vs|no)\.(?=\s+\w)    # abbreviations keep their full stop
     | (?:[^\W\d_]\.){2,}                            # so do u.s. and t.v.
     | '(?:tis|twas)\b
-    | '(?:s|m|d|re|ve|ll|t)(?!\w)                   # clitics that stand alone: dog 's
+    | '(?:s|m|d|re|ve|ll|t)(?!\w)                   # separate clitics: dog 's
     | '(?:n'|em\b|\d\ds\b)                          # rock 'n' roll, 'em, '90s
     | @?\w+(?:['/&@_.-]+\w+)*                       # words, t-shirt, black/white, o'clock, at&t
     | [$%&#@*+=]                                    # words by themselves: $ 5, 50 %
@@ -231,7 +231,7 @@ _KERAS_MODULES = (
 
 
 def _unpickle(data: bytes, name: str) -> tuple[Any, type]:
-    """The object that `data` holds and the class that stands in for a Keras tokenizer."""
+    """The object in `data`, and the class that replaces a Keras tokenizer."""
 
     # Made anew for each file: a pickle can set attributes of the classes that it names.
     class KerasTokenizer:

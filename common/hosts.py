@@ -35,7 +35,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_wildcard(host: str) -> bool:
-    """Whether `host` stands for every address of this machine (`0.0.0.0`, `::`)."""
+    """Whether `host` means every address of this machine (`0.0.0.0`, `::`)."""
     try:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:
@@ -79,7 +79,7 @@ def answers_to(settings: Settings, host: str) -> bool:
 
     Another site can make its own name resolve to an address of ours (DNS rebinding); its page then
     has the same origin as one of our pages. An IP address cannot be rebound, so every address
-    passes: behind a router or in a container, this machine may not know its own.
+    passes: behind a router or in a container, this machine may not find its own.
     """
     match = _HOST_HEADER.fullmatch(host)
     if not match:

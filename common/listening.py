@@ -18,7 +18,7 @@ class CannotListenError(CaptionerError):
 
 
 def listen(host: str, port: int, server: str) -> socket.socket:
-    """A listening TCP socket on one address: the first IPv4 one of a name that stands for several.
+    """A listening TCP socket on one address: the first IPv4 one of a name with several.
 
     The libraries' own functions are not used: eventlet's shares a port with a program that has it
     already, and Waitress makes one server for each address.

@@ -388,7 +388,7 @@ def _how(status: int) -> str:
 
 
 def _own_address() -> str | None:
-    """This machine's address on its network, as other devices there know it; sends nothing."""
+    """This machine's address on its network, for other devices; sends nothing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737): only the route is looked up

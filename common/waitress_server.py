@@ -40,7 +40,7 @@ RECEIVE_BYTES = 64 * 1024  # at a time; Waitress's own 8 KiB means thousands of 
 
 
 class StrictParser(HTTPRequestParser):
-    """Refuses requests of which another server, such as a proxy, may see another end than we do."""
+    """Refuses requests whose end another server, such as a proxy, may see elsewhere."""
 
     # Waitress logs the path of a request whose client has gone; a refused one has none.
     path = ""

@@ -5,7 +5,7 @@ file, and when it begins it has no viewers. Two relays on one file would share n
 broadcast each other's captions; several relays share a `redis.RedisStore`.
 
 What is not guaranteed: numbers begin again at 1 when the file was removed by hand, and nearly so
-when it is damaged beyond all reading while the machine's clock stands at 1970. Viewers then begin
+when it is unreadable while the machine's clock is at 1970. Viewers then begin
 anew (`reset`).
 """
 

@@ -1,8 +1,8 @@
 """Readers of the usual collections of captioned photos, each in the form in which it is published.
 
-`read_dataset(path)` recognises the form by what lies there:
+`read_dataset(path)` recognises the form by its files:
 
-| what lies there                         | what it is                                          |
+| files                                   | what it is                                          |
 |-----------------------------------------|-----------------------------------------------------|
 | `captions.json`, `split.json`           | our layout: {file: [captions]} and {file: split}    |
 | `Flickr8k.token.txt`                    | official Flickr8k, with `Flickr_8k.*Images.txt`     |
@@ -12,7 +12,7 @@
 | `captions_train2017.json` and its like  | MS COCO                                             |
 | `dataset_flickr8k.json` and its like    | Karpathy's splits of Flickr8k, Flickr30k and COCO   |
 
-The photos may lie in any folder below the one that is given. Captions stay as they were written.
+The photos may be in any folder below the one that is given. Captions stay as they were written.
 This file opens no photo and needs no TensorFlow.
 """
 
@@ -127,7 +127,7 @@ def read_dataset(path: str | Path) -> Dataset:
             raise DatasetError(f"{file} cannot be read: {error.strerror or error}.") from error
         except (AttributeError, KeyError, TypeError, ValueError, csv.Error) as error:
             why = f"{type(error).__name__}: {error}"
-            raise DatasetError(f"{file} is not in a form that we know ({why}).") from error
+            raise DatasetError(f"{file} is in no form that is read here ({why}).") from error
 
     collection = folder.resolve().name
     images = _images(folder)
@@ -285,7 +285,7 @@ def _identity(photo: Photo) -> str:
 
 
 def _caption_files(folder: Path) -> list[Path]:
-    """The captions files of the one collection that lies in `folder` or one folder below."""
+    """The captions files of the one collection in `folder` or one folder below."""
     below = sorted(entry for entry in folder.iterdir() if entry.is_dir() and _is_ours(entry.name))
     for places in ([folder], below):
         hits = {
@@ -304,7 +304,7 @@ def _caption_files(folder: Path) -> list[Path]:
             names = ", ".join(str(file.relative_to(folder)) for file in files)
             raise DatasetError(f"{folder} holds several collections ({names}); name one file.")
     looked_for = "; ".join(f"{pattern} ({what})" for pattern, what in _CAPTION_FILES.items())
-    raise DatasetError(f"No captions lie in {folder}; looked for {looked_for}.")
+    raise DatasetError(f"There are no captions in {folder}; looked for {looked_for}.")
 
 
 def _is_ours(name: str) -> bool:
@@ -421,7 +421,7 @@ def _table_rows(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Two columns (photo, caption) or three (photo, number, caption), with commas or bars between.
 
     The first line names the columns: `image,caption`, `image_name,comment_number,comment` or
-    `image_name| comment_number| comment`. A caption with commas may stand in quotes or not. Lines
+    `image_name| comment_number| comment`. A caption with commas may be in quotes or not. Lines
     are parsed one by one, so that a lost quotation mark spoils one caption and not all that follow.
     """
     lines = iter(lines)

@@ -229,7 +229,7 @@ def chosen(dataset: Dataset, split: str, limit: int | None = None) -> list[Photo
     names = Counter(photo.path.name for photo in photos)
     if twice := [name for name, count in names.items() if count > 1]:
         raise EvaluationError(
-            f"The collection has more than one {twice[0]}, which a report cannot tell apart; "
+            f"The collection has more than one {twice[0]}, which a report cannot distinguish; "
             "give one of them another name."
         )
     return photos

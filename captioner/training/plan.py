@@ -171,7 +171,7 @@ class Plan:
         output_layer: where the encoder ends, "mixed8" or "mixed10".
         units, heads: of the decoder.
         concepts: words that the decoder recognises in a photo first; 0 for none.
-        min_count: how often a word stands in the captions of photos to be in the vocabulary.
+        min_count: how often a word has to occur in the captions of photos to be in the vocabulary.
         min_text_count: how often in captions without photos, which is enough, too.
         max_words: of a caption, its end included.
         length_penalty, repeat_penalty, repeatable: of the search when the model serves.

@@ -392,7 +392,7 @@ def _metadata() -> Iterator[Case]:
         )
 
     yield exif("exif whose directory follows itself", directory((0x0112, 3, 1, 1), following=8))
-    yield exif("exif in exif for ever", directory((0x8769, 4, 1, 8), (0x0112, 3, 1, 1)))
+    yield exif("exif in exif without end", directory((0x8769, 4, 1, 8), (0x0112, 3, 1, 1)))
     yield exif("exif of 65,535 entries", directory()[:8] + b"\xff\xff" + bytes(60_000))
     yield exif("exif beyond its end", directory((0x0112, 3, 2**31, 2**32 - 1)))
     yield exif("exif at 2^32", b"II*\0\xff\xff\xff\xff")

@@ -51,7 +51,7 @@ class Chromium:
         options.add_experimental_option("prefs", preferences)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=Service(driver))
-        # of themselves they wait five minutes for a page, and for ever for a driver that hangs
+        # of themselves they wait five minutes for a page, and without end for a driver that hangs
         self.driver.set_page_load_timeout(30)
         self.driver.command_executor.client_config.timeout = 60  # type: ignore[union-attr]
         # Not every headless window has the focus, and without it pages get no events of it.

@@ -1,4 +1,4 @@
-"""Nothing is lost and nothing comes twice, whoever is killed, whatever the disk and the clock do.
+"""Nothing is lost and nothing is doubled, whichever process is killed, whatever disk and clock do.
 
 Real processes and real signals. What single parts do about it is tested with those parts.
 """

@@ -192,7 +192,7 @@ def stop_while_captions_pour_in(relay: Relay, publisher: WireClient) -> list[int
             wait_until(lambda: len(publisher.acks) > 100)
             assert relay.stop() == 0
         finally:
-            relay.kill()  # where it has not ended, those two would go on for ever
+            relay.kill()  # where it has not ended, those two would go on without end
     taken = [answer["seq"] for answer in publisher.acks.values() if answer["ok"]]
     refused = [answer for answer in publisher.acks.values() if not answer["ok"]]
     assert all(answer["retry"] for answer in refused)
@@ -355,7 +355,7 @@ def test_viewers_of_several_relays_see_everything_once(relays: tuple[Relay, Rela
             assert viewer.result(120) == by_number
 
     first.start()
-    for relay in relays:  # and whoever was away longer gets the rest at either
+    for relay in relays:  # a viewer that was away longer gets the rest at either
         assert watch((relay, relay), 400, threading.Event(), last_seq=150) == by_number[150:]
         assert relay.get("/api/captions?after=395")[2]["last_seq"] == 400
 

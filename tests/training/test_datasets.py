@@ -256,9 +256,12 @@ def test_a_file_may_be_named(collection: Write) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, r"No captions lie in .*; looked for captions\.json \(our layout\); "),
-        ({"captions.json": "{"}, r"captions\.json is not in a form that we know \(JSONDecodeError"),
-        ({"captions.json": [1]}, r"captions\.json is not in a form that we know"),
+        ({}, r"There are no captions in .*; looked for captions\.json \(our layout\); "),
+        (
+            {"captions.json": "{"},
+            r"captions\.json is in no form that is read here \(JSONDecodeError",
+        ),
+        ({"captions.json": [1]}, r"captions\.json is in no form that is read here"),
         ({"captions.json": {KITE: "A kite ."}}, "are not a list"),
         (
             {"captions.json": {KITE: ["A kite ."]}, "split.json": {KITE: "exam"}},

@@ -9,7 +9,7 @@ tied (Press and Wolf 2017), since 6,000 photos cannot teach two of them.
 
 Everywhere the axes are (photos, captions of the photo, ...): five references in training, samples
 in self-critical training, beams in a search. The grid is then projected once a photo, however many
-captions are made of it. This file knows nothing of searching or of words.
+captions are made of it. This file has no search and no words.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Dense(layers.Dense):
     """A dense layer that folds all axes but the last into one, and unfolds them again.
 
     Keras's own computes the shapes for that while it runs. In an exported step with an open batch,
-    LiteRT then knows few sizes beforehand, and XNNPACK gets the step in a dozen pieces; LiteRT 2.3
+    LiteRT then has few sizes beforehand, and XNNPACK gets the step in a dozen pieces; LiteRT 2.3
     also overwrites, in up to half of all such interpreters, numbers that later pieces still need.
     """
 
