@@ -169,6 +169,7 @@ _PREDICT: dict[str, Check] = {
     "words": _list_of(MAX_WORDS, word=_text(100), probability=_number(0, 1)),
     "confidence": _number(0, 1),
     "confident": _yes_or_no,
+    "photo": _yes_or_no,
     "created_at": _utc_time,
     "model": _text(200),
     "elapsed_ms": _number(0, 1e9),

@@ -66,6 +66,11 @@ class Caption:
         return self.candidates[0].probability
 
     @property
+    def photo(self) -> bool:
+        """Whether the picture is one that the model can describe."""
+        return self.confidence is None or self.confidence > 0
+
+    @property
     def words(self) -> tuple[Word, ...]:
         return self.candidates[0].words
 
@@ -83,6 +88,7 @@ class Caption:
             "words": words,
             "confidence": None if self.confidence is None else _rounded(self.confidence),
             "confident": self.confident,
+            "photo": self.photo,
         }
 
 

@@ -17,7 +17,7 @@ from captioner.errors import CaptionerError
 
 # Each module has `add_arguments(parser)` and `main(args) -> exit status`.
 COMMANDS = {
-    "caption": ("captioner.caption_files", "caption pictures and folders of pictures"),
+    "caption": ("captioner.collection.command", "caption pictures and folders of pictures"),
     "train": ("captioner.training.train", "train a model on captioned photos"),
     "evaluate": ("captioner.training.evaluation", "score a model on captioned photos"),
     "calibrate": ("captioner.training.calibration", "fit the confidence of a model's captions"),

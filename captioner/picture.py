@@ -96,7 +96,7 @@ def read_picture(
     if isinstance(source, np.ndarray):
         return _checked_array(source, max_pixels)
     if isinstance(source, (str, os.PathLike)):
-        data = _read_file(source, max_bytes)
+        data = read_file(source, max_bytes)
     elif isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
     else:
@@ -191,7 +191,13 @@ def _resized(
     return cv2.resize(rgb, (width, height), interpolation=interpolation)
 
 
-def _read_file(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+def read_file(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> bytes:
+    """The content of a picture file.
+
+    Raises:
+        NoPictureError: there is none, or it may not be read.
+        PictureTooLargeError: it has more than `max_bytes`.
+    """
     name = repr(os.fspath(path))
     try:
         # Asked before opening, which would wait for ever on a pipe.

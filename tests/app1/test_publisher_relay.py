@@ -49,6 +49,7 @@ def caption(id_: str) -> dict[str, Any]:
         "words": [{"word": "a", "probability": 1.0}],
         "confidence": 0.7166,
         "confident": True,
+        "photo": True,
         "thumbnail": JPEG,
         "created_at": "2026-01-01T00:00:00.000Z",
         "model": "tiny",

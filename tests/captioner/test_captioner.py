@@ -52,7 +52,7 @@ def test_a_caption_has_all_that_the_contract_names(captioner, photo):
 def test_its_json_form(captioner, photo):
     caption = captioner.caption(photo)
     plain = json.loads(json.dumps(caption.to_dict()))
-    assert set(plain) == {"caption", "candidates", "words", "confidence", "confident"}
+    assert set(plain) == {"caption", "candidates", "words", "confidence", "confident", "photo"}
     assert set(plain["words"][0]) == {"word", "probability"}
     word = caption.to_dict(attention=True)["words"][0]
     assert np.sum(word["attention"]) == pytest.approx(1, abs=1e-4)

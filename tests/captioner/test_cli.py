@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from captioner.captioner import Captioner
+from captioner.captioner import Candidate, Caption, Captioner
 from captioner.cli import main
 from captioner.errors import BrokenPictureError, ModelFolderError
 from tests.kit import ROOT
@@ -22,17 +28,16 @@ class StandIn:
 
     def __init__(self, model: str | None) -> None:
         self.model = model
-        self.asked: list[tuple[str, int, int, int]] = []
+        self.manifest = SimpleNamespace(name="stand-in")
+        self.asked: list[tuple[str, int, int]] = []
 
-    def caption(self, path: str, beam_size: int, *, max_bytes: int, max_pixels: int) -> StandIn:
-        self.asked.append((path, beam_size, max_bytes, max_pixels))
-        self.content = Path(path).read_text() if Path(path).is_file() else "broken"
-        if self.content == "broken":
+    def caption(self, content: bytes, beam_size: int, *, max_pixels: int) -> Caption:
+        text = content.decode()
+        self.asked.append((text, beam_size, max_pixels))
+        if text == "broken":
             raise BrokenPictureError("The picture is broken; send another.")
-        return self
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"caption": self.content, "candidates": [], "words": [], "confident": True}
+        candidate = Candidate(text, 0.5, ())
+        return Caption((candidate,), 0.0 if text == "A guess." else 0.5, confident=True)
 
 
 @pytest.fixture
@@ -63,16 +68,24 @@ def album(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (album / "notes.txt").write_text("Not a picture.")
     (album / ".hidden.jpg").write_text("Hidden.")
     (album / ".trash" / "d.jpg").write_text("Deleted.")
+    (album / "@eaDir").mkdir()
+    (album / "@eaDir" / "e.jpg").write_text("A thumbnail.")
+    (album / "clip.mp4").write_text("A film.")
     return album
 
 
 Output = pytest.CaptureFixture[str]
 
 
+PASSED_OVER = (
+    "passed over: .mp4 files (1), @eaDir folders (1), hidden files (1), hidden folders (1)"
+)
+
+
 def test_one_picture_is_one_line(loaded: list[StandIn], album: Path, capsys: Output) -> None:
     assert main(["caption", "album/b.JPG"]) == 0
     assert capsys.readouterr() == ("A dog runs.\n", "")
-    assert loaded[0].asked == [("album/b.JPG", 3, 20 * 2**20, 50_000_000)]
+    assert loaded[0].asked == [("A dog runs.", 3, 50_000_000)]
     assert loaded[0].model is None
 
 
@@ -84,22 +97,25 @@ def test_folders_are_walked_and_a_broken_file_is_not_the_end(
     assert out == (
         "album/b.JPG\tA dog runs.\nalbum/beach/c.webp\tTwo boys.\nalbum/notes.txt\tNot a picture.\n"
     )
-    assert err == "captioner: album/a.png: The picture is broken; send another.\n"
+    assert err.splitlines() == [
+        "captioner: album/a.png: The picture is broken; send another.",
+        f"captioner: 3 captioned, 1 failed; {PASSED_OVER}",
+    ]
 
 
 def test_json_lines(loaded: list[StandIn], album: Path, capsys: Output) -> None:
     assert main(["caption", "album", "--jsonl", "--beam-size", "5", "nowhere"]) == 1
-    out, err = capsys.readouterr()
-    broken = "The picture is broken; send another."
-    good = {"candidates": [], "words": [], "confident": True}
-    assert [json.loads(line) for line in out.splitlines()] == [
-        {"image": "album/a.png", "error": broken},
-        {"image": "album/b.JPG", "caption": "A dog runs.", **good},
-        {"image": "album/beach/c.webp", "caption": "Two boys.", **good},
-        {"image": "nowhere", "error": broken},
-    ]
-    assert err == ""
-    assert {beam_size for _, beam_size, _, _ in loaded[0].asked} == {5}
+    out, _ = capsys.readouterr()
+    entries = [json.loads(line) for line in out.splitlines()]
+    assert entries[0] == {"image": "album/a.png", "error": "The picture is broken; send another."}
+    assert entries[1] == {
+        "image": "album/b.JPG", "sha256": hashlib.sha256(b"A dog runs.").hexdigest(),
+        "caption": "A dog runs.", "candidates": [{"caption": "A dog runs.", "probability": 0.5}],
+        "words": [], "confidence": 0.5, "confident": True, "photo": True, "model": "stand-in",
+    }  # fmt: skip
+    assert [entry["image"] for entry in entries[2:]] == ["album/beach/c.webp", "nowhere"]
+    assert "There is no file 'nowhere'" in entries[3]["error"]
+    assert {beam_size for _, beam_size, _ in loaded[0].asked} == {5}
 
 
 def test_a_folder_without_pictures_is_an_error(
@@ -107,7 +123,51 @@ def test_a_folder_without_pictures_is_an_error(
 ) -> None:
     (album / "empty").mkdir()
     assert main(["caption", "album/empty"]) == 1
-    assert capsys.readouterr().err.startswith("captioner: album/empty: ")
+    assert "captioner: album/empty: There is no picture in this folder." in capsys.readouterr().err
+    assert loaded == [], "no model is needed for that"
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(
+    loaded: list[StandIn], album: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may read everything, so the system's answer is put in place."""
+    scandir = os.scandir
+
+    def refused(path: str) -> Any:
+        if Path(path).name == "beach":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert main(["caption", "album"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "album/b.JPG\tA dog runs.\n" or out == "A dog runs.\n"
+    assert "The folder 'album/beach' cannot be read (Permission denied)." in err
+
+
+def test_a_line_break_in_a_name_breaks_no_line(
+    loaded: list[StandIn], album: Path, capsys: Output
+) -> None:
+    (album / "two\nlines\t.jpg").write_text("A cat.")
+    main(["caption", "album"])
+    lines = capsys.readouterr().out.splitlines()
+    assert '"album/two\\nlines\\t.jpg"\tA cat.' in lines
+    assert len(lines) == 3
+
+
+def test_links_to_folders_are_counted(loaded: list[StandIn], album: Path, capsys: Output) -> None:
+    (album / "again").symlink_to(album)
+    main(["caption", "album"])
+    out, err = capsys.readouterr()
+    assert out.count("A dog runs.") == 1
+    assert "links to folders (1)" in err
+
+
+def test_a_hidden_folder_that_is_named_is_walked(
+    loaded: list[StandIn], album: Path, capsys: Output
+) -> None:
+    assert main(["caption", "album/.trash"]) == 0
+    assert capsys.readouterr().out == "Deleted.\n"
 
 
 def test_settings_hold_here_too(
@@ -118,7 +178,10 @@ def test_settings_hold_here_too(
     monkeypatch.setenv("CAPTIONER_MAX_PIXELS", "1000")
     assert main(["caption", "album/b.JPG"]) == 0
     assert loaded[0].model == "other"
-    assert loaded[0].asked == [("album/b.JPG", 3, 2**20, 1000)]
+    assert loaded[0].asked == [("A dog runs.", 3, 1000)]
+    (album / "large.jpg").write_bytes(b"x" * (2**20 + 1))
+    assert main(["caption", "album/large.jpg"]) == 1
+    assert "at most 1 MB" in capsys.readouterr().err
     monkeypatch.setenv("APP1_PROT", "5001")
     assert main(["caption", "album/b.JPG"]) == 2
     assert "did you mean APP1_PORT?" in capsys.readouterr().err
@@ -132,46 +195,80 @@ def test_a_model_that_cannot_be_used(loaded: list[StandIn], album: Path, capsys:
     )
 
 
-class TestOutput:
-    """`--output`: a collection in several goes."""
+def test_shards_take_every_picture_once(loaded: list[StandIn], album: Path) -> None:
+    """By the path below the named folder, so that the mount point does not matter."""
+    for number in range(30):
+        (album / f"{number}.jpg").write_text(f"Photo {number}.")
+    moved = shutil.copytree(album, album.parent / "mounted elsewhere")
+    taken = []
+    for place in (album, moved):
+        shards = []
+        for own in (1, 2, 3):
+            main(["caption", str(place), "--shard", f"{own}/3"])
+            shards.append({text for text, _, _ in loaded[-1].asked})
+        assert sum(map(len, shards)) == len(set().union(*shards)) == 33
+        assert min(map(len, shards)) > 3
+        taken.append(shards)
+    assert taken[0] == taken[1]
 
-    def run(self, *paths: str) -> int:
-        return main(["caption", *paths, "--output", "captions.jsonl"])
 
-    def entries(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in Path("captions.jsonl").read_text().splitlines()]
+class TestResults:
+    """`--output` and `--csv`: a collection in several goes."""
 
-    def test_what_is_there_is_not_done_again(
-        self, loaded: list[StandIn], album: Path, capsys: Output
+    def run(self, *paths: str, to: str = "captions.jsonl") -> int:
+        return main(["caption", *paths, "--csv" if to.endswith(".csv") else "--output", to])
+
+    def entries(self, file: str = "captions.jsonl") -> list[dict[str, Any]]:
+        text = Path(file).read_bytes().decode()
+        if file.endswith(".csv"):
+            rows = csv.DictReader(io.StringIO(text, newline=""))
+            return [{column: cell for column, cell in row.items() if cell} for row in rows]
+        return [json.loads(line) for line in text.splitlines()]
+
+    @pytest.mark.parametrize("file", ["captions.jsonl", "captions.csv"])
+    def test_what_is_there_is_not_done_again_but_what_failed_is(
+        self, loaded: list[StandIn], album: Path, capsys: Output, file: str
     ) -> None:
-        assert self.run("album/b.JPG") == 0
-        assert self.run("album") == 1
-        assert self.run("album") == 1  # the broken one still is
-        assert [entry["image"] for entry in self.entries()] == [
-            "album/b.JPG", "album/a.png", "album/beach/c.webp",
+        assert self.run("album/b.JPG", to=file) == 0
+        assert self.run("album", to=file) == 1
+        (album / "a.png").write_text("A drive that was away.")
+        assert self.run("album", to=file) == 0
+        entries = self.entries(file)
+        assert [(Path(e["image"]).name, "error" in e) for e in entries] == [
+            ("b.JPG", False), ("a.png", True), ("c.webp", False), ("a.png", False),
         ]  # fmt: skip
-        assert [len(captioner.asked) for captioner in loaded] == [1, 2]
-        assert capsys.readouterr() == ("", "")
+        assert [len(captioner.asked) for captioner in loaded] == [1, 2, 1]
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "captioner: 1 captioned, 2 known already; " in err
 
-    def test_a_picture_is_the_same_however_its_path_is_written(
-        self, loaded: list[StandIn], album: Path
+    @pytest.mark.parametrize("file", ["captions.jsonl", "captions.csv"])
+    def test_a_picture_is_known_by_its_content(
+        self, loaded: list[StandIn], album: Path, monkeypatch: pytest.MonkeyPatch, file: str
     ) -> None:
-        self.run("album/b.JPG", "./album/b.JPG", str(album / "b.JPG"))
-        self.run(".//album/../album", str(album))
-        assert [Path(entry["image"]).name for entry in self.entries()] == [
-            "b.JPG", "a.png", "c.webp",
-        ]  # fmt: skip
+        (album / "a.png").write_text("A cat.")
+        self.run("album", to=file)
+        place = album.parent / "mounted elsewhere"
+        shutil.move(album, place / "album")
+        (place / "album" / "b.JPG").rename(place / "album" / "renamed.jpg")
+        monkeypatch.chdir(place)
+        assert self.run(".", to=f"../{file}") == 0
+        assert loaded[-1].asked == []
+        (place / "album" / "copy.jpg").write_text("A cat.")
+        self.run(".", to=f"../{file}")
+        assert [text for text, _, _ in loaded[-1].asked] == ["A cat."], "each file has its entry"
 
+    @pytest.mark.parametrize("file", ["captions.jsonl", "captions.csv"])
     def test_wherever_a_kill_has_cut_the_file_off_the_rest_is_done(
-        self, loaded: list[StandIn], album: Path
+        self, loaded: list[StandIn], album: Path, file: str
     ) -> None:
-        self.run("album")
-        whole = Path("captions.jsonl").read_bytes()
+        (album / "a.png").write_text("A cat, with a comma\nand a line break.")
+        self.run("album", to=file)
+        whole = Path(file).read_bytes()
         for end in range(len(whole)):
-            Path("captions.jsonl").write_bytes(whole[:end])
-            assert self.run("album") == 1
-            assert Path("captions.jsonl").read_bytes() == whole
-            assert len(loaded[-1].asked) == 3 - whole[:end].count(b"\n")
+            Path(file).write_bytes(whole[:end])
+            assert self.run("album", to=file) == 0
+            assert Path(file).read_bytes() == whole
 
     def test_two_at_once_do_not_get_in_each_others_way(
         self, loaded: list[StandIn], album: Path, capsys: Output
@@ -187,22 +284,65 @@ class TestOutput:
         assert self.run("album") == 1
         assert len(self.entries()) == 3
 
+    @pytest.mark.parametrize("file", ["captions.jsonl", "captions.csv"])
     @pytest.mark.parametrize(
         "content", ["Dear diary,\n", "Dear diary,", "[1]\n", '{"a": 1}\n', '{"a": 1}', '"x"\n']
     )
     def test_other_files_are_left_alone(
-        self, loaded: list[StandIn], album: Path, capsys: Output, content: str
+        self, loaded: list[StandIn], album: Path, capsys: Output, content: str, file: str
     ) -> None:
-        Path("captions.jsonl").write_text(content)
-        assert self.run("album") == 1
-        assert "captions.jsonl holds something else in line 1" in capsys.readouterr().err
-        assert Path("captions.jsonl").read_text() == content
+        Path(file).write_text(content)
+        assert self.run("album", to=file) == 1
+        assert f"{file} holds something else in line 1" in capsys.readouterr().err
+        assert Path(file).read_text() == content
 
     def test_a_place_that_cannot_be_written(
         self, loaded: list[StandIn], album: Path, capsys: Output
     ) -> None:
-        assert main(["caption", "album", "--output", "nowhere/captions.jsonl"]) == 1
+        assert self.run("album", to="nowhere/captions.jsonl") == 1
         assert "cannot be written (No such file or directory)" in capsys.readouterr().err
+        assert loaded == [], "that is found out before the model is loaded"
+
+
+class TestWrite:
+    """`--write`: captions beside the photos."""
+
+    def test_text_files_and_what_has_words_already(
+        self, loaded: list[StandIn], album: Path, capsys: Output
+    ) -> None:
+        (album / "b.txt").write_text("My own words.\n")
+        (album / "a.png").write_text("A guess.")
+        assert main(["caption", "album", "--write", "txt"]) == 0
+        assert (album / "b.txt").read_text() == "My own words.\n"
+        assert (album / "beach" / "c.txt").read_text() == "Two boys.\n"
+        assert not (album / "a.txt").exists(), "what is no photo gets no sentence"
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "1 captioned, 1 no photo, 1 described already; " in err
+        assert [text for text, _, _ in loaded[0].asked] == ["A guess.", "Two boys."]
+
+    @pytest.mark.parametrize(
+        ("policy", "text"),
+        [("replace", "A dog runs.\n"), ("append", "My own words.\nA dog runs.\n")],
+    )
+    def test_only_when_asked_words_are_changed(
+        self, loaded: list[StandIn], album: Path, policy: str, text: str
+    ) -> None:
+        (album / "b.txt").write_text("My own words.\n")
+        for _ in range(2):
+            arguments = ["caption", "album/b.JPG", "--write", "txt", "--if-exists", policy]
+            assert main(arguments) == 0
+            assert (album / "b.txt").read_text() == text
+
+    def test_a_write_that_fails_is_an_error_of_that_picture(
+        self, loaded: list[StandIn], album: Path, capsys: Output
+    ) -> None:
+        (album / "b.txt").mkdir()
+        arguments = ["caption", "album/b.JPG", "album/beach", "--write", "txt", "--output", "o"]
+        assert main(arguments) == 1
+        assert (album / "beach" / "c.txt").exists()
+        assert "b.txt cannot be written" in capsys.readouterr().err
+        assert "error" in Path("o").read_text().splitlines()[0]
 
 
 @pytest.mark.parametrize(
@@ -212,6 +352,8 @@ class TestOutput:
         (["fly"], "invalid choice: 'fly'"),
         (["caption"], "PATH"),
         (["caption", "a.jpg", "--beam-size", "11"], "--beam-size"),
+        (["caption", "a.jpg", "--shard", "5/4"], "is not I/N"),
+        (["caption", "a.jpg", "--write", "wall"], "invalid choice: 'wall'"),
         (["evaluate"], "--data"),
     ],
 )
@@ -251,7 +393,10 @@ def test_from_the_checkout_with_a_model(
     assert ended.returncode == 1, ended.stderr
     cut, red = (json.loads(line) for line in ended.stdout.splitlines())
     assert [*cut] == ["image", "error"]
-    assert [*red] == ["image", "caption", "candidates", "words", "confidence", "confident"]
+    assert [*red] == [
+        "image", "sha256", "caption", "candidates", "words", "confidence", "confident", "photo",
+        "model",
+    ]  # fmt: skip
     assert red["image"] == str(tmp_path / "red.jpg")
     assert len(red["candidates"]) == 3
     assert red["caption"] == red["candidates"][0]["caption"]

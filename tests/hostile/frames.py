@@ -271,6 +271,7 @@ _BAD_VALUES: dict[str, list[Any]] = {
     "image_path": [5, "x" * 1_001, [], "\udfff"],
     "confidence": [-0.1, 1.01, True, "0.5", float("nan"), []],
     "confident": [1, "true", [], {}],
+    "photo": [0, "false", [], {}],
     "elapsed_ms": [-1, True, float("nan"), float("inf"), 10**90, "5", [5]],
     "created_at": [
         "yesterday", 0, "2026-02-30T00:00:00Z", "2026-01-01T00:00:00", "2026-01-01T00:00:00Z\n",

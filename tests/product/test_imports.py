@@ -31,7 +31,7 @@ MAY_IMPORT = {
 }
 # The modules of `captioner` that may import `common`: two commands read the settings, and the root
 # of the errors is there.
-READS_COMMON = {"errors.py", "caption_files.py", "training/evaluation.py"}
+READS_COMMON = {"errors.py", "collection/command.py", "training/evaluation.py"}
 NATIVE = {"cv2", "numpy", "PIL", "ai_edge_litert"}
 
 

@@ -69,6 +69,7 @@ FULL = {
     "words": [{"word": "two", "probability": 1}, {"word": "dogs", "probability": 0.25}],
     "confidence": 0.7166,
     "confident": True,
+    "photo": True,
     "created_at": "2026-01-31T12:00:00.123Z",
     "model": "first",
     "elapsed_ms": 61.5,

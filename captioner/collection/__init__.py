@@ -1,0 +1,1 @@
+"""Collections of photos: walking them, and leaving captions where the photos are."""

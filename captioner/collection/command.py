@@ -1,0 +1,239 @@
+"""`captioner caption`: captions picture files and folders of them, and writes the captions out.
+
+No picture is decoded here: `Captioner` does that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captioner.collection.walk import Picture, Walk
+from captioner.errors import CaptionerError
+from common.settings import Settings
+
+if TYPE_CHECKING:
+    from captioner.captioner import Caption, Captioner
+    from captioner.collection.results import Results
+    from captioner.collection.writers import Writer
+
+WRITE = ("xmp", "txt", "embed")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="a picture, or a folder of them")
+    parser.add_argument(
+        "--beam-size", type=int, default=3, choices=range(1, 11), metavar="1..10",
+        help="hypotheses that the beam search keeps (default: 3; 1 is greedy)",
+    )  # fmt: skip
+    parser.add_argument("--jsonl", action="store_true", help="print a JSON object for each picture")
+    parser.add_argument(
+        "--output", metavar="FILE", type=Path,
+        help="append a JSON object for each picture to FILE; pictures that have a caption in it "
+        "are not done again, wherever they are now",
+    )  # fmt: skip
+    parser.add_argument(
+        "--csv", metavar="FILE", type=Path,
+        help="append a row for each picture to FILE; likewise",
+    )  # fmt: skip
+    parser.add_argument(
+        "--write", action="append", default=[], choices=WRITE,
+        help="write captions where the photos are: xmp, a sidecar (a.jpg.xmp, or an a.xmp that "
+        "exists); txt, a text file; embed, EXIF, IPTC and XMP in the photo itself (needs "
+        "ExifTool); may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--if-exists", default="skip", choices=("skip", "replace", "append"),
+        help="what --write does with a picture that has a description already (default: skip)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--shard", type=_shard, default=(1, 1), metavar="I/N",
+        help="only the I-th of N parts of the pictures, for N machines on one collection",
+    )  # fmt: skip
+    parser.add_argument(
+        "--model", help="model: a name under models/, or a path (default: CAPTIONER_MODEL)"
+    )
+
+
+def _shard(text: str) -> tuple[int, int]:
+    try:
+        own, of = (int(number) for number in text.split("/"))
+    except ValueError:
+        own, of = 0, 0
+    if not 1 <= own <= of:
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N with I from 1 to N, such as 1/4")
+    return own, of
+
+
+def main(args: argparse.Namespace) -> int:
+    """Captions all pictures one after the other; one that fails is reported, the rest still done.
+
+    A line of plain output is a caption, after the picture's path and a tab where there are several
+    pictures. At the end one line on stderr has the counts.
+
+    A run that was killed, at any moment, resumes where it was stopped when it is started again.
+
+    Returns:
+        0, or 1 if a picture failed or a folder could not be read.
+
+    Raises:
+        CaptionerError: the model or the output cannot be used.
+    """
+    settings = Settings.from_environment()
+    with _opened(args) as run:
+        return run.all(args, settings)
+
+
+@contextlib.contextmanager
+def _opened(args: argparse.Namespace) -> Iterator[_Run]:
+    """Opens what is written to, before the model is loaded and hours are spent."""
+    from captioner.collection.results import Csv, JsonLines
+    from captioner.collection.writers import WRITERS
+
+    with contextlib.ExitStack() as stack:
+        results: list[Results] = []
+        for kind, path in ((JsonLines, args.output), (Csv, args.csv)):
+            if path:
+                results.append(kind(path))
+                stack.callback(results[-1].close)
+        writers: list[Writer] = []
+        for name in dict.fromkeys(args.write):
+            writers.append(WRITERS[name]())
+            stack.callback(writers[-1].close)
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="backslashreplace")  # paths need not be valid text
+        try:
+            yield _Run(results, writers, args)
+        except BrokenPipeError:
+            raise  # nobody reads on
+        except OSError as error:
+            # Python would try again at its exit, and complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise CaptionerError(
+                f"The output cannot be written ({error.strerror}); make room and run this again."
+            ) from None
+
+
+class _Run:
+    """One run over a collection."""
+
+    def __init__(
+        self, results: Sequence[Results], writers: Sequence[Writer], args: argparse.Namespace
+    ) -> None:
+        self._results, self._writers, self._args = results, writers, args
+        self._prints = args.jsonl or not (results or writers)
+        self._counts: Counter[str] = Counter()
+
+    def all(self, args: argparse.Namespace, settings: Settings) -> int:
+        walk = Walk(args.paths)
+        pictures = [picture for picture in walk if _in_shard(picture, args.shard)]
+        for sentence in walk.unreadable:
+            self._fail(sentence)
+        for folder in walk.empty:
+            self._fail(f"{_shown(folder)}: There is no picture in this folder.")
+        several = len(pictures) > 1
+        if pictures:
+            from tqdm import tqdm
+
+            from captioner.captioner import Captioner
+
+            captioner = Captioner.load(args.model or settings.captioner_model)
+            # None: a bar on a terminal only
+            for picture in tqdm(pictures, unit="picture", disable=None if several else True):
+                with tqdm.external_write_mode():
+                    self._do(picture.path, captioner, settings, several)
+        if several or self._results or self._writers or walk.passed_over:
+            print(f"captioner: {self._summary(walk)}", file=sys.stderr)
+        return int(self._counts["failed"] > 0)
+
+    def _do(self, path: str, captioner: Captioner, settings: Settings, several: bool) -> None:
+        from captioner.picture import read_file
+
+        entry: dict[str, Any] = {"image": path}
+        results = list(self._results)
+        try:
+            writers = self._without_words(Path(path))
+            if self._writers and not (writers or results or self._prints):
+                self._counts["described already"] += 1
+                return
+            content = read_file(path, settings.max_upload_bytes)
+            digest = hashlib.sha256(content).hexdigest()
+            results = [own for own in results if not own.takes_back(digest)]
+            if not (writers or results or self._prints):
+                self._counts["known already"] += 1
+                return
+            caption = captioner.caption(
+                content, self._args.beam_size, max_pixels=settings.captioner_max_pixels
+            )
+            entry |= {"sha256": digest, **caption.to_dict(), "model": captioner.manifest.name}
+            self._write(Path(path), caption, entry, writers)
+        except CaptionerError as error:
+            entry = {"image": path, "error": str(error)}
+        if "error" in entry:
+            self._counts["failed"] += 1
+        for own in results:
+            own.add(entry)
+        if self._prints and self._args.jsonl:
+            print(json.dumps(entry), flush=True)
+        elif "error" in entry:
+            print(f"captioner: {_shown(path)}: {entry['error']}", file=sys.stderr)
+        elif self._prints:
+            print(*[_shown(path)] * several, entry["caption"], sep="\t", flush=True)
+
+    def _without_words(self, picture: Path) -> list[Writer]:
+        """The writers that have something to do."""
+        if self._args.if_exists != "skip":
+            return list(self._writers)
+        return [writer for writer in self._writers if not writer.existing(picture)]
+
+    def _write(
+        self, picture: Path, caption: Caption, entry: dict[str, Any], writers: Sequence[Writer]
+    ) -> None:
+        from captioner.collection.writers import Words
+
+        if not caption.photo:
+            # A guess about something that is no photo does not belong into anybody's files.
+            self._counts["no photo"] += 1
+            return
+        words = Words(caption.text, caption.text, entry["model"])
+        for writer in writers:
+            writer.write(picture, words, self._args.if_exists)
+        self._counts["captioned"] += 1
+
+    def _fail(self, sentence: str) -> None:
+        self._counts["failed"] += 1
+        print(f"captioner: {sentence}", file=sys.stderr)
+
+    def _summary(self, walk: Walk) -> str:
+        kinds = ("captioned", "no photo", "described already", "known already", "failed")
+        shown = [f"{self._counts[kind]} {kind}" for kind in kinds if self._counts[kind]]
+        passed = [f"{what} ({count})" for what, count in sorted(walk.passed_over.items())]
+        text = ", ".join(shown) or "no pictures"
+        return f"{text}; passed over: {', '.join(passed)}" if passed else text
+
+
+def _in_shard(picture: Picture, shard: tuple[int, int]) -> bool:
+    """Whether a picture belongs to a shard, by its path below the named folder.
+
+    So each machine takes the same pictures under any mount point, without reading them.
+    """
+    own, of = shard
+    digest = hashlib.sha256(os.fsencode(picture.relative)).digest()
+    return int.from_bytes(digest[:8], "big") % of == own - 1
+
+
+def _shown(path: str) -> str:
+    """A path on a line of plain output: in JSON's quotes where it holds a line break or a tab."""
+    return path if path.isprintable() or not _control(path) else json.dumps(path)
+
+
+def _control(path: str) -> bool:
+    return any(character < " " or character == "\x7f" for character in path)
