@@ -168,8 +168,8 @@ class TestCaption:
         assert relay.events[0][0] == "captioning", "before the caption"
         assert set(begun) == {"id", "image_path", "thumbnail"}
         assert set(published) == {
-            "id", "caption", "image_path", "candidates", "words", "confidence", "confident", "photo",
-            "thumbnail", "created_at", "model", "elapsed_ms",
+            "id", "caption", "image_path", "candidates", "words", "confidence", "confident",
+            "photo", "thumbnail", "created_at", "model", "elapsed_ms",
         }  # fmt: skip
         for payload in (begun, published):
             assert payload["id"] == body["id"]
