@@ -156,26 +156,25 @@ class CaptionDesk:
 
     def _decode(self, upload: Upload) -> tuple[np.ndarray, bytes]:
         """A picture as (height, width, 3) uint8 RGB, and its thumbnail."""
-        # here, since they bring OpenCV with them, and the server is to answer before that is loaded
-        from captioner.picture import DECODE_SIDE, read_picture, thumbnail_jpeg
+        # Here, since it imports OpenCV, and the server answers before that is loaded.
+        from captioner.pictures.preprocess import Preprocessor
 
         limits = self._settings
         try:
-            rgb = read_picture(
+            rgb = Preprocessor.load(
                 upload.read(),
                 max_bytes=limits.max_upload_bytes,
                 max_pixels=limits.captioner_max_pixels,
-                shortest_side_at_least=DECODE_SIDE,
             )
             for side in THUMBNAIL_SIDES:
-                thumbnail = thumbnail_jpeg(rgb, side)
+                thumbnail = Preprocessor.thumbnail(rgb, side)
                 if len(thumbnail) <= THUMBNAIL_BYTES:
                     break
             return rgb, thumbnail
         except CaptionerError:
             raise
         except Exception as error:
-            # whatever a decoder trips over is the picture's fault as far as its sender goes
+            # Report any failure of a decoder to the sender as a broken picture.
             log.exception("unforeseen error while decoding a picture")
             raise BrokenPictureError(
                 "The picture could not be decoded; open it in another program and save it again."

@@ -27,7 +27,6 @@ from benchmarks.photos import HEIGHT, WIDTH, photo_of_12_megapixels, photos
 from captioner import Captioner
 from captioner.engine import SIGNATURE, Engine, PhotoSteps
 from captioner.model_folder import ModelFolder
-from captioner.picture import DECODE_SIDE, read_picture
 
 CORES = 2
 BEAM_SIZE = 3
@@ -88,10 +87,10 @@ class TimedSteps(PhotoSteps):
 
 def staged(captioner: Captioner, clock: Clock, jpeg: bytes) -> None:
     """Caption a photo with a `TimedEngine`, and put down what each part takes."""
-    rgb = clock.time(
-        "read and decode", lambda: read_picture(jpeg, shortest_side_at_least=DECODE_SIDE)
-    )
-    clock.time("resize", lambda: captioner.encoder_input(rgb))  # once more than needed, to time it
+    rgb = clock.time("read and decode", lambda: captioner.preprocessor.load(jpeg))
+    clock.time(
+        "resize", lambda: captioner.preprocessor.tensor(rgb)
+    )  # once more than needed, to time it
     started = time.perf_counter()
     captioner.caption_rgb(rgb, BEAM_SIZE)
     rest = 1000 * (time.perf_counter() - started) - clock.last(
@@ -112,7 +111,7 @@ def measure(turns: int, model: str | None) -> tuple[list[Goal], dict[str, Any]]:
         SIGNATURE
     )
     ordinary, large = photos(CALLS), photo_of_12_megapixels()
-    image = captioner.encoder_input(read_picture(ordinary[0]))[None]
+    image = captioner.preprocessor.tensor(captioner.preprocessor.load(ordinary[0]))[None]
 
     def each_in_turn(caption: Callable[[bytes], Any]) -> Callable[[], Any]:
         """Another of the ordinary photos with each call."""

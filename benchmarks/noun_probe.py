@@ -21,7 +21,6 @@ import numpy as np
 from tqdm import tqdm
 
 from captioner import Captioner
-from captioner.picture import DECODE_SIDE, read_picture
 from captioner.tokenizer import Tokenizer
 from captioner.training.datasets import Photo, combine, file_names, read_dataset
 
@@ -84,9 +83,7 @@ def main() -> None:
 
 def features_of(captioner: Captioner, photo: Photo) -> np.ndarray:
     """The mean of the encoder's grid, (channels,)."""
-    mean: np.ndarray = captioner.encode(
-        read_picture(photo.path, shortest_side_at_least=DECODE_SIDE)
-    ).mean((0, 1))
+    mean: np.ndarray = captioner.encode(captioner.preprocessor.load(photo.path)).mean((0, 1))
     return mean
 
 

@@ -18,7 +18,8 @@ from captioner.confidence import ConfidenceEstimator
 from captioner.engine import Engine
 from captioner.manifest import Manifest
 from captioner.model_folder import ModelFolder
-from captioner.picture import DECODE_SIDE, SmallCopies, Source, encoder_input, read_picture
+from captioner.pictures.decode import Source
+from captioner.pictures.preprocess import Preprocessor
 from captioner.search import BeamSearch, Hypothesis, Sampling
 from captioner.tokenizer import Tokenizer
 
@@ -107,12 +108,8 @@ class Captioner:
     ) -> None:
         self._engine, self._tokenizer, self.manifest = engine, tokenizer, manifest
         self._confidence = confidence
-        encoder, decoder = manifest.encoder, manifest.decoder
-        self._input_size = encoder.input_size
-        jpeg = encoder.jpeg_normalization
-        self._copies = (
-            SmallCopies(jpeg.side, jpeg.quality, above=encoder.input_size) if jpeg else None
-        )
+        self.preprocessor = Preprocessor.from_manifest(manifest)
+        decoder = manifest.decoder
         repeatable = set(decoder.repeatable)
         self._beam_search = BeamSearch(
             max_words=decoder.max_words,
@@ -158,7 +155,7 @@ class Captioner:
             CaptionerError: its subclasses NoPictureError, PictureTooLargeError,
                 UnsupportedPictureError and BrokenPictureError say what is wrong with the picture.
         """
-        rgb = read_picture(source, shortest_side_at_least=DECODE_SIDE, **limits)
+        rgb = self.preprocessor.load(source, **limits)
         return self.caption_rgb(rgb, beam_size, max_candidates, strategy)
 
     def caption_rgb(
@@ -168,7 +165,7 @@ class Captioner:
         max_candidates: int | None = None,
         strategy: BeamSearch | Sampling | None = None,
     ) -> Caption:
-        """As `caption`, for a picture that `captioner.picture.read_picture` has read."""
+        """As `caption`, for a picture that `preprocessor.load` has read."""
         if strategy is None:
             strategy = replace(self._beam_search, beam_size=beam_size)
         grid = self.encode(rgb)
@@ -185,13 +182,7 @@ class Captioner:
 
     def encode(self, rgb: np.ndarray) -> np.ndarray:
         """The encoder's grid (rows, columns, channels) float32 of a picture as `caption_rgb`'s."""
-        return self._engine.encode(self.encoder_input(rgb))
-
-    def encoder_input(self, rgb: np.ndarray) -> np.ndarray:
-        """The picture as the encoder takes it, (size, size, 3) float32 in [-1, 1]."""
-        if self._copies:
-            rgb = self._copies.of(rgb)
-        return encoder_input(rgb, self._input_size)
+        return self._engine.encode(self.preprocessor.tensor(rgb))
 
     def caption_batch(self, sources: Iterable[Source], **options: Any) -> list[Caption]:
         """Captions several pictures, each as `caption` does; the first that fails raises.

@@ -155,7 +155,7 @@ class _Run:
         return int(self._counts["failed"] > 0)
 
     def _do(self, path: str, captioner: Captioner, settings: Settings, several: bool) -> None:
-        from captioner.picture import read_file
+        from captioner.pictures.decode import read_file
 
         entry: dict[str, Any] = {"image": path}
         results = list(self._results)

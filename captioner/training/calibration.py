@@ -22,7 +22,6 @@ from tqdm import tqdm
 from captioner.confidence import OTHER_FEATURES, ConfidenceEstimator
 from captioner.errors import CaptionerError
 from captioner.model_folder import ModelFolder, write_text
-from captioner.picture import DECODE_SIDE, read_picture
 from captioner.tokenizer import Tokenizer
 from captioner.training.datasets import Photo, add_data_arguments, read_data
 from captioner.training.rewards import CiderD
@@ -214,7 +213,7 @@ def calibrate(
         found = []
         for photo in tqdm(of, desc="features", unit="photo", disable=None):
             try:
-                rgb = read_picture(photo.path, shortest_side_at_least=DECODE_SIDE)
+                rgb = captioner.preprocessor.load(photo.path)
             except CaptionerError as error:
                 raise CalibrationError(f"{photo.path}: {error}") from error
             found.append(captioner.encode(rgb).mean((0, 1)))

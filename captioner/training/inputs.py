@@ -1,6 +1,6 @@
 """What the networks read in training: photos, augmented anew each time, or grids stored once.
 
-Reading goes through `captioner.picture`, as in serving. A frozen encoder is run once a photo and
+Reading goes through a `Preprocessor`, as in serving. A frozen encoder is run once a photo and
 once on its mirror image, and its grids are kept in a memory-mapped file.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from captioner.engine import Network
-from captioner.picture import SmallCopies, encoder_input, read_picture
+from captioner.pictures.preprocess import Preprocessor
 
 Inputs = dict[str, np.ndarray]
 
@@ -36,25 +36,23 @@ class Photos:
 
     Args:
         paths: of the photos.
-        size: pixels of a side of the encoder's input.
+        preprocessor: of the model.
         crop: least share of each side that a random crop keeps.
         brightness: greatest random change of brightness and contrast, as a share. Hues stay, since
             captions name colours.
         quality: share of photos that get another sharpness and JPEG quality at random, so that the
             small and soft ones of a collection teach what is in large and sharp ones.
-        copies: see `SmallCopies`; None to take photos as they are.
     """
 
     def __init__(
         self,
         paths: Sequence[Path],
-        size: int,
+        preprocessor: Preprocessor,
         crop: float = 1.0,
         brightness: float = 0.0,
         quality: float = 0.0,
-        copies: SmallCopies | None = None,
     ) -> None:
-        self.paths, self._size, self._copies = paths, size, copies
+        self.paths, self._preprocessor = paths, preprocessor
         self._crop, self._brightness, self._quality = crop, brightness, quality
         self.augmentation = f"crop {crop}, brightness {brightness}, quality {quality}"
         self._pool = ThreadPoolExecutor(2)
@@ -69,9 +67,9 @@ class Photos:
         return np.stack(list(self._pool.map(self._read, paths, chances)))
 
     def _read(self, path: Path, chance: np.ndarray | None) -> np.ndarray:
-        rgb = _read(path, self._copies)
+        rgb = self._preprocessor.load(path)
         if chance is None:
-            return encoder_input(rgb, self._size)
+            return self._preprocessor.tensor(rgb)
         height, width = rgb.shape[:2]
         # Sides are cropped apart: the photos of Flickr8k here are squashed already.
         rows, columns = (
@@ -84,7 +82,7 @@ class Photos:
             rgb = rgb[:, ::-1]
         if chance[6] < self._quality:
             rgb = _of_another_quality(rgb, sharper=1.5 * chance[7] - 0.5, jpeg=chance[8])
-        x = encoder_input(np.ascontiguousarray(rgb), self._size)
+        x = self._preprocessor.tensor(np.ascontiguousarray(rgb))
         gain, shift = 1 + self._brightness * (2 * chance[[5, 9]] - 1)
         return np.clip(x * np.float32(gain) + np.float32(shift - 1), -1, 1)
 
@@ -96,11 +94,6 @@ def _of_another_quality(rgb: np.ndarray, sharper: float, jpeg: float) -> np.ndar
     parameters = [cv2.IMWRITE_JPEG_QUALITY, int(50 + 45 * jpeg)]
     _, coded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), parameters)
     return cv2.cvtColor(cv2.imdecode(coded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-
-
-def _read(path: Path, copies: SmallCopies | None) -> np.ndarray:
-    rgb = read_picture(path)
-    return copies.of(rgb) if copies else rgb
 
 
 class StoredGrids:

@@ -175,8 +175,8 @@ class Plan:
         min_text_count: how often in captions without photos, which is enough, too.
         max_words: of a caption, its end included.
         length_penalty, repeat_penalty, repeatable: of the search when the model serves.
-        copies: the `side` and `quality` of the small JPEG that a large photo is made first, for
-            collections of such copies; None to take photos as they are.
+        jpeg_normalization: the `side` and `quality` of the small JPEG that a large photo is made
+            first, for collections of such JPEGs; None to take photos as they are.
         bfloat16: whether products are computed in bfloat16; weights are always float32.
         seed: of everything random.
         width, input_size: of a smaller encoder, for tests.
@@ -193,7 +193,7 @@ class Plan:
     length_penalty: float = 1.0
     repeat_penalty: float = 0.0
     repeatable: tuple[str, ...] = ()
-    copies: dict[str, int] | None = None
+    jpeg_normalization: dict[str, int] | None = None
     bfloat16: bool = True
     seed: int = 7
     width: float = 1.0

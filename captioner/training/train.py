@@ -21,7 +21,7 @@ import numpy as np
 
 from captioner.manifest import DecoderSpec, EncoderSpec, JpegNormalizationSpec, Manifest
 from captioner.model_folder import ModelFolder
-from captioner.picture import SmallCopies
+from captioner.pictures.preprocess import JpegNormalization, Preprocessor
 from captioner.tokenizer import Tokenizer
 from captioner.training.concepts import concept_ids
 from captioner.training.datasets import (
@@ -311,10 +311,12 @@ class Training:
 
     def _photos(self, stage: Stage | None = None) -> Photos:
         paths, size = [photo.path for photo in self.material.photos], self.plan.input_size
-        copies = SmallCopies(**self.plan.copies, above=size) if self.plan.copies else None
+        jpeg = self.plan.jpeg_normalization
+        normalization = JpegNormalization(**jpeg, above=size) if jpeg else None
+        preprocessor = Preprocessor(size, normalization)
         if stage is None:
-            return Photos(paths, size, copies=copies)
-        return Photos(paths, size, stage.crop, stage.brightness, stage.quality, copies)
+            return Photos(paths, preprocessor)
+        return Photos(paths, preprocessor, stage.crop, stage.brightness, stage.quality)
 
     def _inputs(self, stage: Stage) -> tuple[keras.Model, InputSource, list[CaptioningModel]]:
         """The encoder that a stage runs, what it reads, and the teachers that read beside it."""
@@ -407,11 +409,12 @@ class Training:
         plan = self.plan
         keras.config.set_dtype_policy("float32")
         shape = self._encoder().output_shape
+        jpeg = plan.jpeg_normalization
         about = EncoderSpec(
             architecture="inception_v3" if plan.width == 1.0 else "tiny",
             output_layer=plan.output_layer, last_pooling=self.last_pooling, width=plan.width,
             input_size=plan.input_size, grid=shape[1:3], channels=shape[3],
-            jpeg_normalization=JpegNormalizationSpec(**plan.copies) if plan.copies else None,
+            jpeg_normalization=JpegNormalizationSpec(**jpeg) if jpeg else None,
         )  # fmt: skip
         words = DecoderSpec(
             architecture=DECODER, units=plan.units, heads=plan.heads, concepts=plan.concepts,

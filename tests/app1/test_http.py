@@ -592,7 +592,7 @@ class TestBadRequests:
         monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
     ) -> None:  # fmt: skip
         with monkeypatch.context() as patch:
-            patch.setattr("captioner.picture.read_picture", lambda *a, **k: 1 / 0)
+            patch.setattr("captioner.pictures.preprocess.read_picture", lambda *a, **k: 1 / 0)
             response = send(client, (picture(), "a.jpg"))
         assert response.status_code == 422
         problem_of(response)

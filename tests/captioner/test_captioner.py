@@ -18,7 +18,7 @@ from captioner.captioner import sentence
 from captioner.engine import Engine
 from captioner.errors import BrokenPictureError, ModelFolderError
 from captioner.model_folder import ModelFolder
-from captioner.picture import SmallCopies
+from captioner.pictures.preprocess import JpegNormalization
 from captioner.search import Sampling
 from tests.kit import ROOT
 
@@ -141,7 +141,7 @@ def test_the_folder_says_what_a_repeated_word_costs(tiny_model, tmp_path):
     assert all(len(words) - len(set(words)) == max(0, words.count(free) - 1) for words in after)
 
 
-def test_the_folder_says_what_small_copies_its_model_knows(tiny_model, tmp_path):
+def test_the_folder_says_how_large_photos_are_normalised(tiny_model, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
     photo = skimage.data.astronaut()
@@ -150,10 +150,10 @@ def test_the_folder_says_what_small_copies_its_model_knows(tiny_model, tmp_path)
     manifest["encoder"]["jpeg_normalization"] = {"side": 24, "quality": 50}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     captioner = Captioner.load(folder)
-    copies = SmallCopies(side=24, quality=50, above=manifest["encoder"]["input_size"])
+    normalization = JpegNormalization(side=24, quality=50, above=manifest["encoder"]["input_size"])
     grid = captioner.encode(photo)
     assert not np.array_equal(grid, plain)
-    assert np.array_equal(grid, Captioner.load(tiny_model).encode(copies.of(photo)))
+    assert np.array_equal(grid, Captioner.load(tiny_model).encode(normalization.apply(photo)))
     small = photo[:10, :10]
     assert np.array_equal(captioner.encode(small), Captioner.load(tiny_model).encode(small))
 

@@ -22,7 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from captioner.errors import PictureError
-from captioner.picture import encoder_input, read_picture, thumbnail_jpeg
+from captioner.pictures.decode import read_picture
+from captioner.pictures.preprocess import Preprocessor
 from tests.hostile.pictures import PARTS, mutated, originals
 from tests.kit.picture_files import progressive_jpeg
 
@@ -91,8 +92,8 @@ def read(data: bytes, **options: Any) -> bool:
     assert rgb.dtype == np.uint8
     assert rgb.shape[2:] == (3,)
     assert 1 <= rgb.shape[0] * rgb.shape[1] <= MOST_PIXELS
-    assert encoder_input(rgb, 32).shape == (32, 32, 3)
-    assert thumbnail_jpeg(rgb, 64).startswith(b"\xff\xd8\xff")
+    assert Preprocessor(32).tensor(rgb).shape == (32, 32, 3)
+    assert Preprocessor.thumbnail(rgb, 64).startswith(b"\xff\xd8\xff")
     return True
 
 
@@ -140,7 +141,7 @@ def test_the_corpus_has_no_case_twice_and_is_the_same_each_time(part: Any) -> No
 def test_large_pictures_are_converted_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few rows at a time, to the same pixels as all at once."""
     whole = {name: read_picture(data) for name, data in originals().items()}
-    monkeypatch.setattr("captioner.picture._STRIP_PIXELS", 96 * 5)
+    monkeypatch.setattr("captioner.pictures.decode._STRIP_PIXELS", 96 * 5)
     for name, data in originals().items():
         np.testing.assert_array_equal(read_picture(data), whole[name], name)
 

@@ -7,11 +7,14 @@ import struct
 import zlib
 from typing import Any
 
+import pillow_heif
 from PIL import Image
 
 
 def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """The file that Pillow writes."""
+    """The file that Pillow writes; for "HEIF" with the encoder of pillow-heif."""
+    if kind == "HEIF":
+        pillow_heif.register_heif_opener()
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()

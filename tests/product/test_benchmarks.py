@@ -17,7 +17,7 @@ from benchmarks.servers import MemoryWatch, Viewer, settings
 from benchmarks.serving import Photos, crowded, in_a_loop, one_at_a_time
 from captioner import Captioner
 from captioner.model_folder import ModelFolder
-from captioner.picture import read_picture
+from captioner.pictures.decode import read_picture
 from tests.kit.servers import Server
 
 

@@ -105,7 +105,7 @@ def test_what_all_of_a_folder_loads(folder: str, forbidden: set[str]) -> None:
         ("import captioner.cli", TRAINING | WEB | NATIVE),
         ("import captioner.tokenizer", TRAINING | WEB | NATIVE),
         ("import captioner.model_folder", TRAINING | WEB | NATIVE),
-        ("import captioner.picture", TRAINING | WEB),
+        ("import captioner.pictures.preprocess", TRAINING | WEB),
         ("from captioner import Captioner", TRAINING | WEB),
     ],
 )

@@ -424,7 +424,7 @@ def test_a_folder_that_app1_cannot_write(
         state.mkdir(mode=0o555)
         # what app1 imports later may lie where another user cannot read
         unprivileged = (
-            "import captioner.picture; from captioner import Captioner\n"
+            "import captioner.pictures.preprocess; from captioner import Captioner\n"
             f"Captioner.load({str(folder / 'model')!r})\n"
             "import os; os.getuid() or (os.setgroups([]), os.setgid(65534), os.setuid(65534))"
         )

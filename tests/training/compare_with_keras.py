@@ -17,7 +17,7 @@ from keras import ops
 
 from captioner.engine import Engine
 from captioner.model_folder import ModelFolder
-from captioner.picture import encoder_input
+from captioner.pictures.preprocess import Preprocessor
 from captioner.search import BeamSearch
 from captioner.training.export import load_trained
 
@@ -49,7 +49,7 @@ def main(folder: Path) -> None:
     ]
     largest, same, forced = 0.0, 0, 0.0
     for picture in pictures:
-        image = encoder_input(picture, size)
+        image = Preprocessor(size).tensor(picture)
         grid = np.asarray(encoder(image[None]))
         lite = engine.encode(image)
         largest = max(largest, float(np.abs(lite - grid[0]).max()))

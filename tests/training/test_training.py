@@ -15,6 +15,7 @@ import pytest
 import skimage.data
 
 from captioner import Captioner
+from captioner.pictures.preprocess import Preprocessor
 from captioner.tokenizer import Tokenizer
 from tests.kit import ROOT
 
@@ -388,7 +389,9 @@ def test_training_learns(data):
     captions = {name: own[0] for name, own in CAPTIONS.items()}
     tokenizer = Tokenizer.fit(captions.values(), 1)
     model = CaptioningModel(encoder, Decoder(len(tokenizer), encoder.output_shape[-1], 32, 2, 0.0))
-    photos = Photos([data / "images" / f"{name}_whole.jpg" for name in captions], SIZE)
+    photos = Photos(
+        [data / "images" / f"{name}_whole.jpg" for name in captions], Preprocessor(SIZE)
+    )
     ids = [[tokenizer.encode(c)] for c in captions.values()]
     objective = CrossEntropy(model, ids, max_words=10, captions_per_photo=1)
     objective.prepare_to_learn(keras.optimizers.Adam(5e-3))
@@ -543,7 +546,7 @@ def test_the_part_behind_mixed8_continues_the_whole():
 
 def test_stored_grids_go_on_where_they_stopped(data, tmp_path):
     encoder = build_encoder(input_size=SIZE, width=WIDTH)
-    photos = Photos(sorted((data / "images").glob("*.jpg")), SIZE)
+    photos = Photos(sorted((data / "images").glob("*.jpg")), Preprocessor(SIZE))
     file = tmp_path / "grids.npy"
 
     def store(views=2):
@@ -574,7 +577,7 @@ def test_stored_grids_go_on_where_they_stopped(data, tmp_path):
 
 
 def test_augmented_photos_differ_and_follow_their_seed(data):
-    photos = Photos(sorted((data / "images").glob("*.jpg"))[:3], SIZE, 0.8, 0.2)
+    photos = Photos(sorted((data / "images").glob("*.jpg"))[:3], Preprocessor(SIZE), 0.8, 0.2)
     plain = photos.images([0, 1, 2])
     one, same, other = (photos.images([0, 1, 2], np.random.default_rng(s)) for s in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
@@ -588,8 +591,8 @@ def test_photos_of_another_quality(data):
     """Sharpness and JPEG change what is in the pixels a little, and where things are not at all."""
     path = [data / "images" / f"{next(iter(CAPTIONS))}_whole.jpg"]
     rng = lambda: np.random.default_rng(3)  # noqa: E731
-    plain = Photos(path, SIZE, crop=1.0).images([0], rng())
-    other = Photos(path, SIZE, crop=1.0, quality=1.0).images([0], rng())
+    plain = Photos(path, Preprocessor(SIZE), crop=1.0).images([0], rng())
+    other = Photos(path, Preprocessor(SIZE), crop=1.0, quality=1.0).images([0], rng())
     assert 0 < np.abs(plain - other).mean() < 0.1
 
 

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import tracemalloc
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 import skimage.data
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from captioner.errors import (
     BrokenPictureError,
@@ -29,8 +30,9 @@ from captioner.errors import (
     PictureTooLargeError,
     UnsupportedPictureError,
 )
-from captioner.picture import SmallCopies, encoder_input, read_picture, thumbnail_jpeg
-from captioner.picture_header import READ, kind_of, read_header
+from captioner.pictures.decode import read_picture
+from captioner.pictures.kinds import RAW, READ, kind_of
+from captioner.pictures.preprocess import JpegNormalization, Preprocessor
 from tests.kit import ROOT
 from tests.kit.picture_files import GREY_8X8, png, saved, tiff
 
@@ -252,7 +254,9 @@ def test_orientation_at_reduced_size(photo: Image.Image, orientation: int) -> No
     data = saved(photo.resize((960, 640)), "JPEG", exif=exif)
     full, reduced = read_picture(data), read_picture(data, shortest_side_at_least=100)
     assert reduced.shape[:2] == tuple(side // 4 for side in full.shape[:2])
-    assert difference(encoder_input(full, 50) * 127, encoder_input(reduced, 50) * 127) < 2
+    assert (
+        difference(Preprocessor(50).tensor(full) * 127, Preprocessor(50).tensor(reduced) * 127) < 2
+    )
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
@@ -452,12 +456,20 @@ def test_a_line_of_many_pixels() -> None:
     assert read_picture(png(1, 65_535)).shape == (65_535, 1, 3)
 
 
-def test_png_texts_and_profiles_reach_no_decoder() -> None:
+def test_png_texts_and_profiles_reach_no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = zlib.compress(bytes(50_000_000), 9)
     chunks = [(b"zTXt", b"a\0\0" + bomb), (b"iTXt", b"a\0\1\0\0\0" + bomb)] * 20
     data = png(8, 8, *chunks, (b"iCCP", b"a\0\0" + bomb), (b"acTL", bytes(8)))
-    assert read_header("PNG", data).pixels == png(8, 8)
+    seen = []
+    opened = PngImagePlugin.PngImageFile
+
+    def spied(file: io.BytesIO) -> Any:
+        seen.append(file.getvalue())
+        return opened(file)
+
+    monkeypatch.setattr(PngImagePlugin, "PngImageFile", spied)
     assert read_picture(data).shape == (8, 8, 3)
+    assert seen == [png(8, 8)]
 
 
 def test_tiff_by_hand() -> None:
@@ -504,15 +516,8 @@ def test_a_tiff_with_a_giant_tile() -> None:
         (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing"),
         (b"\xef\xbb\xbf<svg></svg>", "an SVG drawing"),
         (b"<!DOCTYPE html><html>", "a web page"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC picture"),
-        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "a HEIC picture"),
-        (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf", "an AVIF picture"),
-        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif\0\0\0\0", "an AVIF picture"),
         (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", "a video"),
         (b"RIFF\0\0\0\0AVI LIST", "a video"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL picture"),
-        (b"\xff\x0a\xfa\x1f", "a JPEG XL picture"),
-        (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 picture"),
         (b"8BPS\0\1", "a Photoshop file"),
         (b"\0\0\1\0\1\0", "an icon"),
         (b"PK\3\4\x14\0", "a ZIP archive"),
@@ -526,13 +531,130 @@ def test_a_tiff_with_a_giant_tile() -> None:
 def test_other_kinds_are_named(data: bytes, kind: str) -> None:
     with pytest.raises(UnsupportedPictureError, match=kind) as caught:
         read_picture(data)
-    assert all(name in str(caught.value) for name in READ)
+    assert all(name in str(caught.value) for name in READ if name != RAW)
+    assert "raw file" in str(caught.value)
     assert caught.value.status == 415
 
 
+@pytest.mark.skipif(bool(find_spec("pillow_jxl")), reason="the plug-in is installed")
+@pytest.mark.parametrize("data", [b"\0\0\0\x0cJXL \r\n\x87\n", b"\xff\x0a\xfa\x1f"])
+def test_jpeg_xl_names_its_plug_in(data: bytes) -> None:
+    with pytest.raises(UnsupportedPictureError, match="pip install pillow-jxl-plugin"):
+        read_picture(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf", "AVIF"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif\0\0\0\0", "AVIF"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"P6\n9 9\n255\n", "PPM"),
+    ],
+)
+def test_headers_alone_are_broken_pictures(data: bytes, kind: str) -> None:
+    with pytest.raises(BrokenPictureError, match=f"The {kind} picture is damaged"):
+        read_picture(data)
+
+
 def test_kinds_are_told_apart(photo: Image.Image) -> None:
-    kinds = [kind_of(saved(photo, kind)) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
-    assert tuple(kinds) == READ
+    formats = (
+        "JPEG",
+        "PNG",
+        "WEBP",
+        "GIF",
+        "BMP",
+        "TIFF",
+        "HEIF",
+        "AVIF",
+        "JPEG2000",
+        "PPM",
+        "TGA",
+    )
+    assert (*(kind_of(saved(photo, kind)) for kind in formats), RAW) == READ
+
+
+# --- Other kinds ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"), [("HEIF", 6), ("AVIF", 6), ("JPEG2000", 1), ("PPM", 0), ("TGA", 0)]
+)
+def test_more_kinds(photo: Image.Image, kind: str, most: float) -> None:
+    data = saved(photo, kind)
+    assert difference(read_picture(data), photo) <= most
+    with pytest.raises(PictureTooLargeError):
+        read_picture(data, max_pixels=photo.width * photo.height - 1)
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+def test_rotation_inside_heif_is_applied_once(photo: Image.Image, kind: str) -> None:
+    """The container's own rotation counts, and EXIF's beside it does not turn it again."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the encoders write it as the container's rotation, and keep it in EXIF
+    rgb = read_picture(saved(photo, kind, exif=exif.tobytes()))
+    turned = photo.transpose(Image.Transpose.ROTATE_270)
+    assert rgb.shape[:2] == (turned.height, turned.width)
+    assert difference(rgb, turned) < 6
+
+
+def test_a_phone_photo_of_50_megapixels() -> None:
+    """It is decoded reduced, so it may have more pixels than other kinds."""
+    data = saved(Image.effect_noise((8160, 6144), 50).resize((8160, 6144)), "JPEG", quality=30)
+    assert read_picture(data, shortest_side_at_least=600).shape == (768, 1020, 3)
+    with pytest.raises(PictureTooLargeError):
+        read_picture(data)
+    with pytest.raises(PictureTooLargeError):
+        read_picture(data, shortest_side_at_least=600, max_pixels=12_000_000)
+
+
+def animated(kind: str, *frames: Image.Image) -> bytes:
+    return saved(frames[0], kind, save_all=True, append_images=frames[1:], duration=100)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_an_animation_that_begins_with_one_colour(photo: Image.Image, kind: str) -> None:
+    black = Image.new("RGB", photo.size)
+    rgb = read_picture(animated(kind, black, black, photo))
+    assert difference(rgb, photo) < 30
+    assert read_picture(animated(kind, black, black)).max() < 4
+    first = read_picture(animated(kind, photo, black))
+    assert difference(first, photo) < 30
+
+
+def raw_file(kind: str, photo: Image.Image) -> bytes:
+    """As cameras lay raw files out: thumbnail, preview, and sensor data that looks like a JPEG."""
+    small = saved(photo.resize((16, 12)), "JPEG")
+    large = saved(photo, "JPEG", quality=95)
+    sensor = b"\xff\xd8\xff\xc4\0\x04\0\0" + bytes(300)
+    turned = (0x0112, 3, 1, 6)
+    if kind == "CR3":
+        box = b"CMT1" + b"II*\0\x08\0\0\0" + struct.pack("<HHHIII", 1, *turned, 0)
+        return b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + box + small + large + sensor
+    if kind == "RAF":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        large = saved(photo, "JPEG", quality=95, exif=exif.tobytes())
+        return b"FUJIFILMCCD-RAW 0201" + bytes(100) + large + sensor
+    marks = {"DNG": [(0xC612, 1, 4, 1)], "NEF": [(0xFE, 4, 1, 1), (0x10F, 2, 4, 0x4E494B)]}
+    entries = [*GREY_8X8, turned, *marks.get(kind, marks["NEF"])]
+    data = tiff(*sorted(entries), rest=bytes(64)) + small + large + sensor
+    return b"IIU\0" + data[4:] if kind == "RW2" else data
+
+
+@pytest.mark.parametrize("kind", ["DNG", "NEF", "RW2", "CR3", "RAF"])
+def test_the_largest_preview_of_a_raw_file(photo: Image.Image, kind: str) -> None:
+    rgb = read_picture(raw_file(kind, photo))
+    turned = photo.transpose(Image.Transpose.ROTATE_270)
+    assert rgb.shape[:2] == (turned.height, turned.width)
+    assert difference(rgb, turned) < LOSSY
+
+
+def test_a_raw_file_without_a_preview() -> None:
+    with pytest.raises(BrokenPictureError, match="no preview that can be read"):
+        read_picture(b"FUJIFILMCCD-RAW 0201" + bytes(500))
 
 
 def test_nothing_at_all() -> None:
@@ -630,7 +752,7 @@ def test_mutated_pictures_give_pixels_or_a_sentence(photo: Image.Image, kind: st
 def test_encoder_input_is_what_the_network_was_trained_on() -> None:
     rgb = np.zeros((50, 70, 3), np.uint8)
     rgb[..., 0], rgb[..., 1], rgb[..., 2] = 0, 51, 255
-    values = encoder_input(rgb, 299)
+    values = Preprocessor(299).tensor(rgb)
     assert values.shape == (299, 299, 3)
     assert values.dtype == np.float32
     np.testing.assert_allclose(values[150, 150], [-1, -0.6, 1], atol=1e-6)
@@ -641,7 +763,7 @@ def test_encoder_input_is_what_the_network_was_trained_on() -> None:
     ("height", "width"), [(1, 1), (1, 5000), (5000, 1), (299, 299), (64, 96), (600, 100)]
 )
 def test_encoder_input_takes_every_shape(height: int, width: int) -> None:
-    values = encoder_input(np.full((height, width, 3), 255, np.uint8), 299)
+    values = Preprocessor(299).tensor(np.full((height, width, 3), 255, np.uint8))
     assert values.shape == (299, 299, 3)
     assert values.min() == values.max() == 1
 
@@ -649,28 +771,28 @@ def test_encoder_input_takes_every_shape(height: int, width: int) -> None:
 def test_encoder_input_averages_what_it_shrinks() -> None:
     stripes = np.zeros((100, 5980, 3), np.uint8)
     stripes[:, ::2] = 255  # finer than the result can show, while the other side grows
-    values = encoder_input(stripes, 299)
+    values = Preprocessor(299).tensor(stripes)
     assert np.abs(values).max() < 0.01
 
 
 def test_encoder_input_is_exact_at_its_own_size() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (30, 30, 3), dtype=np.uint8)
-    np.testing.assert_allclose(encoder_input(rgb, 30), rgb / 127.5 - 1, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(Preprocessor(30).tensor(rgb), rgb / 127.5 - 1, rtol=0, atol=1e-7)
 
 
 def test_a_large_photo_becomes_the_small_copy_that_a_collection_would_hold(tmp_path: Path) -> None:
     """Pixel for pixel the file that OpenCV writes; a small photo stays as it is."""
-    copies = SmallCopies(side=64, quality=75, above=100)
+    copies = JpegNormalization(side=64, quality=75, above=100)
     photo = np.ascontiguousarray(skimage.data.astronaut()[:300])
     small = cv2.resize(photo, (64, 64), interpolation=cv2.INTER_AREA)
     file = tmp_path / "small.jpg"
     cv2.imwrite(str(file), small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 75])
-    np.testing.assert_array_equal(copies.of(photo), read_picture(file))
-    assert np.abs(copies.of(photo).astype(int) - small).max() > 5, "no trace of JPEG"
+    np.testing.assert_array_equal(copies.apply(photo), read_picture(file))
+    assert np.abs(copies.apply(photo).astype(int) - small).max() > 5, "no trace of JPEG"
     for shape in [(100, 100, 3), (50, 200, 3)]:
         rgb = np.zeros(shape, np.uint8)
-        assert copies.of(rgb) is rgb
-    assert copies.of(np.zeros((20, 900, 3), np.uint8)).shape == (64, 64, 3)
+        assert copies.apply(rgb) is rgb
+    assert copies.apply(np.zeros((20, 900, 3), np.uint8)).shape == (64, 64, 3)
 
 
 def test_a_reduced_jpeg_gives_nearly_the_same_input() -> None:
@@ -682,7 +804,7 @@ def test_a_reduced_jpeg_gives_nearly_the_same_input() -> None:
     full, reduced = read_picture(data), read_picture(data, shortest_side_at_least=600)
     assert full.shape == (3000, 4000, 3)
     assert reduced.shape == (750, 1000, 3)
-    distance = np.abs(encoder_input(full, 299) - encoder_input(reduced, 299)) * 127.5
+    distance = np.abs(Preprocessor(299).tensor(full) - Preprocessor(299).tensor(reduced)) * 127.5
     assert distance.mean() < 1
 
 
@@ -692,7 +814,7 @@ def test_a_small_jpeg_is_never_reduced_below_what_is_asked(photo: Image.Image) -
 
 
 def test_thumbnail(photo: Image.Image) -> None:
-    data = thumbnail_jpeg(np.asarray(photo.resize((960, 640))), 320)
+    data = Preprocessor.thumbnail(np.asarray(photo.resize((960, 640))), 320)
     rgb = read_picture(data)
     assert rgb.shape == (213, 320, 3)
     assert difference(rgb, photo.resize((320, 213))) < LOSSY
@@ -703,7 +825,7 @@ def test_thumbnail(photo: Image.Image) -> None:
     ("shape", "expected"), [((20, 30), (20, 30)), ((5000, 1), (640, 1)), ((1, 1), (1, 1))]
 )
 def test_thumbnails_of_odd_shapes(shape: tuple[int, int], expected: tuple[int, int]) -> None:
-    data = thumbnail_jpeg(np.zeros((*shape, 3), np.uint8), 640)
+    data = Preprocessor.thumbnail(np.zeros((*shape, 3), np.uint8), 640)
     assert read_picture(data).shape[:2] == expected
 
 
@@ -725,7 +847,7 @@ def test_a_missing_library_is_named(tmp_path: Path, failure: str, remedy: str) -
         sys.path.insert(0, {str(tmp_path)!r})
         from captioner.errors import CaptionerError
         try:
-            import captioner.picture
+            import captioner.pictures.decode
         except CaptionerError as error:
             print(error)
     """
