@@ -11,9 +11,9 @@ from typing import Any
 import flask
 from flask_socketio import ConnectionRefusedError as Refused
 
+from common.token_bucket import TokenBucket
 from SocketIO_server.relay import LIVE, Client, Relay
 from SocketIO_server.stores.protocol import StoreError
-from SocketIO_server.token_bucket import TokenBucket
 from SocketIO_server.transport.limits import MAX_WAITING, TOO_SLOW
 
 log = logging.getLogger("relay")

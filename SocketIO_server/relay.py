@@ -30,9 +30,9 @@ from typing import Any
 
 from flask_socketio import SocketIO
 
+from common.token_bucket import TokenBucket
 from SocketIO_server.metrics import Metrics
 from SocketIO_server.stores.protocol import Change, PositionLostError, Store, StoreError, Work
-from SocketIO_server.token_bucket import TokenBucket
 from SocketIO_server.transport.sockets import Sockets
 
 log = logging.getLogger("relay")

@@ -1,23 +1,20 @@
 """What happens to a photo in app1: wait for a turn, decode, announce, caption, publish.
 
-This is where pictures, the captioner and the relay meet; it knows no HTTP. A photo that came before
-is answered from memory, without a turn.
+This is where pictures, the captioner and the relay meet. It contains no HTTP.
 """
 
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from app1.cache import CaptionCache, Content, Key
 from app1.publisher import Publisher
 from app1.uploads import Options, Upload
 from app1.worker import CaptionWorker
@@ -29,130 +26,120 @@ if TYPE_CHECKING:
     import numpy as np
 
     from captioner import Captioner
+    from captioner.captioner import Caption
 
 log = logging.getLogger(__name__)
 
-# of the longest side, in pixels: 640 is large enough for a wall display and has some 60 kB; a photo
-# of nothing but noise may need the next, since the relay takes no more than so many bytes
+# Of the longest side, in pixels. 640 is large enough for a wall display and has some 60 kB. A photo
+# of nothing but noise may need the next, since the relay takes no more than so many bytes.
 THUMBNAIL_SIDES = (640, 480, 320)
 THUMBNAIL_BYTES = 200_000
 DELIVERY_SECONDS = 0.5  # that an answer waits to say "delivered" instead of "queued"
 
+Published = Literal["delivered", "queued", "no"]
+
 
 @dataclass(frozen=True)
-class Captioned:
-    """A photo with its caption, published or on its way.
+class CaptionedPhoto:
+    """A photo with its caption.
 
     Attributes:
-        answer: id, caption, probability, candidates, words, confidence, confident, model,
-            created_at and elapsed_ms, as in the API.
+        id: names the caption from now on.
+        name: of the file, as its sender gave it.
+        caption: the caption.
+        model: the model's name.
+        created_at: in UTC, as ISO 8601 with milliseconds.
+        elapsed_ms: from its turn to its caption.
         thumbnail: JPEG bytes.
-        remembered: whether it was answered from memory.
+        delivery: set when the relay has it on disk; None where it is not published.
     """
 
-    answer: dict[str, Any]
+    id: str
+    name: str
+    caption: Caption
+    model: str
+    created_at: str
+    elapsed_ms: int
     thumbnail: bytes
-    remembered: bool
-    delivery: threading.Event
+    delivery: threading.Event | None = None
+
+    def fields(self, attention: bool = False) -> dict[str, Any]:
+        """What the API answers and the relay gets; `attention` adds each word's weights."""
+        return {
+            "id": self.id,
+            **self.caption.to_dict(attention),
+            "model": self.model,
+            "created_at": self.created_at,
+            "elapsed_ms": self.elapsed_ms,
+        }
 
 
-class CaptionDesk:
+class CaptionService:
     """Captions uploads and publishes the captions."""
 
-    def __init__(
-        self, settings: Settings, worker: CaptionWorker, publisher: Publisher, cache: CaptionCache
-    ) -> None:
+    def __init__(self, settings: Settings, worker: CaptionWorker, publisher: Publisher) -> None:
         self._settings = settings
         self._worker = worker
         self._publisher = publisher
-        self._cache = cache
 
     def caption_all(
-        self, uploads: list[Upload], options: Options
-    ) -> list[Captioned | CaptionerError]:
-        """Caption each picture, in order; a broken one gives its error, and the others are done.
+        self, uploads: Sequence[Upload], options: Options
+    ) -> list[CaptionedPhoto | CaptionerError]:
+        """Captions each picture, in order; a broken one gives its error, and the others are done.
 
-        Call within `CaptionWorker.admit`.
+        Call it within `CaptionWorker.admit`.
         """
-        results: list[Captioned | CaptionerError] = []
+        results: list[CaptionedPhoto | CaptionerError] = []
         for upload in uploads:
             try:
-                results.append(self._caption(upload, options))
+                photo = self._worker.run(partial(self._caption, upload, options))
+                results.append(self._publish(photo) if options.publish else photo)
             except CaptionerError as error:
                 results.append(error)
         return results
 
-    def published(self, results: Iterable[Captioned | CaptionerError]) -> dict[str, str]:
-        """What became of captions, by id: "delivered" to the relay within a moment, or "queued".
+    def published(self, photos: Sequence[CaptionedPhoto]) -> list[Published]:
+        """What became of captions: "delivered" to the relay within a moment, or "queued".
 
-        A moment for all of them together, and none if the relay does not keep up.
+        All of them share one moment, and there is none if the relay does not keep up.
         """
         until = time.monotonic() + DELIVERY_SECONDS
-        return {
-            result.answer["id"]: "delivered"
-            if self._publisher.delivered(result.delivery, max(0, until - time.monotonic()))
-            else "queued"
-            for result in results
-            if isinstance(result, Captioned)
-        }
+        found: list[Published] = []
+        for photo in photos:
+            if photo.delivery is None:
+                found.append("no")
+            elif self._publisher.delivered(photo.delivery, max(0, until - time.monotonic())):
+                found.append("delivered")
+            else:
+                found.append("queued")
+        return found
 
     def forget(self, id_: str) -> None:
-        """Take a photo and its caption off every screen, out of the history and out of memory."""
-        self._cache.forget(id_)
+        """Deletes a photo and its caption from every screen and from the history."""
         self._publisher.forget(id_)
 
-    def _caption(self, upload: Upload, options: Options) -> Captioned:
-        """One picture from its bytes to a published caption."""
+    def _caption(self, upload: Upload, options: Options, captioner: Captioner) -> CaptionedPhoto:
+        """One picture from its bytes to its caption, in the worker's thread."""
         started = time.monotonic()
         id_ = uuid.uuid4().hex
-        key = Key(
-            upload.sha256(self._settings.max_upload_bytes),
-            options.beam_size,
-            options.max_candidates or options.beam_size,
-        )
-        content, remembered = self._cache.get(key, id_), True
-        seconds = time.monotonic() - started
-        if content is None:
-            content, remembered, seconds = self._worker.run(partial(self._work, upload, key, id_))
-        about = {
-            "id": id_,
-            "created_at": _now(),
-            "elapsed_ms": round(seconds * 1000),
-        }
-        delivery = self._publisher.publish(
-            {
-                **content.members(attention=False),
-                **about,
-                "image_path": upload.name,
-                "thumbnail": content.thumbnail,
-            }
-        )
-        answer = {**about, **content.members(options.attention)}
-        answer["probability"] = answer["candidates"][0]["probability"]
-        return Captioned(answer, content.thumbnail, remembered, delivery)
-
-    def _work(
-        self, upload: Upload, key: Key, id_: str, captioner: Captioner
-    ) -> tuple[Content, bool, float]:
-        """In the worker's thread: what came of a picture, whether it was remembered, seconds."""
-        started = time.monotonic()
-        # the same photo may have been before this one in the line
-        content = self._cache.get(key, id_)
-        remembered = content is not None
-        if content is None:
-            rgb, thumbnail = self._decode(upload)
+        rgb, thumbnail = self._decode(upload)
+        if options.publish:
             self._publisher.announce(id_, upload.name, thumbnail)
-            try:
-                caption = captioner.caption_rgb(
-                    rgb, beam_size=key.beam_size, max_candidates=key.max_candidates
-                )
-            except Exception:
+        try:
+            caption = captioner.caption_rgb(rgb, options.beam_size, options.max_candidates)
+        except Exception:
+            if options.publish:
                 self._publisher.fail(id_, "This photo could not be captioned.")
-                raise
-            members = {**caption.to_dict(attention=True), "model": captioner.manifest.name}
-            content = Content(json.dumps(members).encode(), thumbnail)
-            self._cache.put(key, content, id_)
-        return content, remembered, time.monotonic() - started
+            raise
+        elapsed_ms = round(1000 * (time.monotonic() - started))
+        name = captioner.manifest.name
+        return CaptionedPhoto(id_, upload.name, caption, name, _now(), elapsed_ms, thumbnail)
+
+    def _publish(self, photo: CaptionedPhoto) -> CaptionedPhoto:
+        delivery = self._publisher.publish(
+            {**photo.fields(), "image_path": photo.name, "thumbnail": photo.thumbnail}
+        )
+        return replace(photo, delivery=delivery)
 
     def _decode(self, upload: Upload) -> tuple[np.ndarray, bytes]:
         """A picture as (height, width, 3) uint8 RGB, and its thumbnail."""
@@ -162,7 +149,7 @@ class CaptionDesk:
         limits = self._settings
         try:
             rgb = Preprocessor.load(
-                upload.read(),
+                upload.read(limits.max_upload_bytes),
                 max_bytes=limits.max_upload_bytes,
                 max_pixels=limits.captioner_max_pixels,
             )

@@ -1,24 +1,24 @@
-"""What keeps strangers out: the rate limit, the check for other sites' pages, the delete tokens.
+"""Guards: the rate limit, the check for other sites' pages, the delete tokens.
 
-All of it looks only at what the network and the browser vouch for. Headers such as X-Forwarded-For
-are the client's to choose, so they are not looked at: behind a reverse proxy, let the proxy limit.
+They use only what the network and the browser vouch for. A client can choose headers such as
+X-Forwarded-For, so these are not used: behind a reverse proxy, let the proxy limit.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import hmac
 import ipaddress
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 
+from itsdangerous import Signer
 from werkzeug.datastructures import Headers
 
 from app1.problems import ForbiddenError, TooManyRequestsError
 from common.parsers import Rate
+from common.token_bucket import TokenBucket
 
 ADDRESSES_REMEMBERED = 10_000
 
@@ -38,7 +38,7 @@ class RateLimiter:
         self._rate = rate
         self._clock = clock
         self._lock = threading.Lock()
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, when
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def check(self, address: str) -> None:
         """Count an upload from `address`, an IP address as text.
@@ -47,30 +47,32 @@ class RateLimiter:
             TooManyRequestsError: the address has sent too many; this one is not counted.
         """
         rate = self._rate
-        if rate is not None and (missing := self._take(rate, address, 1, least=1)) > 0:
+        if rate is None:
+            return
+        with self._lock:
+            wait = self._bucket(rate, address).wait()
+        if wait:
             raise TooManyRequestsError(
                 f"This address may send {rate.count} pictures in {_period(rate)}; "
                 "wait a little before the next.",
-                missing * rate.seconds / rate.count,
+                wait,
             )
 
     def charge(self, address: str, uploads: int) -> None:
         """Count further pictures of a request that is being served; the next waits the longer."""
         if self._rate is not None and uploads > 0:
-            self._take(self._rate, address, uploads)
+            with self._lock:
+                self._bucket(self._rate, address).charge(uploads)
 
-    def _take(self, rate: Rate, address: str, tokens: int, least: float = float("-inf")) -> float:
-        """Take tokens from a bucket that has `least` of them; else, how many are missing."""
+    def _bucket(self, rate: Rate, address: str) -> TokenBucket:
         key = _network(address)
-        with self._lock:
-            now = self._clock()
-            content, then = self._buckets.pop(key, (float(rate.count), now))
-            content = min(rate.count, content + (now - then) * rate.count / rate.seconds)
-            missing = max(0.0, least - content)
-            self._buckets[key] = (content if missing else content - tokens, now)
-            if len(self._buckets) > ADDRESSES_REMEMBERED:
-                self._buckets.popitem(last=False)
-        return missing
+        bucket = self._buckets.pop(key, None)
+        if bucket is None:
+            bucket = TokenBucket(rate.count / rate.seconds, float(rate.count), self._clock)
+        self._buckets[key] = bucket
+        if len(self._buckets) > ADDRESSES_REMEMBERED:
+            self._buckets.popitem(last=False)
+        return bucket
 
 
 def _period(rate: Rate) -> str:
@@ -119,21 +121,20 @@ def refuse_other_sites(headers: Headers, host: str, origins: Collection[str]) ->
 
 
 class DeleteTokens:
-    """Tokens that let an uploader delete a caption later: an HMAC of its id, so none is stored.
+    """Tokens that let an uploader delete a caption later: signatures of its id, none is stored.
 
     Args:
         secret: the key; as long as it stays the same, so do the tokens.
     """
 
     def __init__(self, secret: bytes) -> None:
-        self._secret = secret
+        self._signer = Signer(secret, salt="delete", digest_method=hashlib.sha256)
 
     def make(self, id_: str) -> str:
         """The token for a caption: 43 characters that fit into a header."""
-        digest = hmac.digest(self._secret, b"delete " + id_.encode(), hashlib.sha256)
-        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        return self._signer.get_signature(id_).decode()
 
     def check(self, id_: str, token: str) -> None:
         """Raises ForbiddenError unless `token` is the one made for this caption."""
-        if not hmac.compare_digest(self.make(id_).encode(), token.encode()):
+        if not self._signer.verify_signature(id_, token):
             raise ForbiddenError("This delete token is not the one of this caption.")

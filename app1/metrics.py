@@ -13,7 +13,6 @@ from prometheus_client import (
     generate_latest,
 )
 
-from app1.cache import CaptionCache
 from app1.publisher import Publisher
 from app1.worker import CaptionWorker
 
@@ -21,7 +20,7 @@ from app1.worker import CaptionWorker
 class Metrics:
     """What is counted; one of these for each app, so that two in one process do not mix."""
 
-    def __init__(self, worker: CaptionWorker, publisher: Publisher, cache: CaptionCache) -> None:
+    def __init__(self, worker: CaptionWorker, publisher: Publisher) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -43,21 +42,15 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
-        self.remembered = Counter(
-            "app1_cache_hits",
-            "Pictures answered from memory, since the same ones came before",
-            registry=registry,
-        )
         self.caption_seconds = Histogram(
             "app1_caption_seconds",
-            "From bytes to caption, without waiting; not of pictures answered from memory",
+            "From bytes to caption, without waiting",
             registry=registry,
             buckets=(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5),
         )
         for name, meaning, value in (
             ("app1_ready", "Whether an upload is worked on at once", lambda: worker.ready),
-            ("app1_uploads_in_house", "Uploads that are worked on or wait", lambda: worker.taken),
-            ("app1_cache_bytes", "Captions and thumbnails in memory", lambda: cache.bytes),
+            ("app1_uploads_admitted", "Uploads that are worked on or wait", lambda: worker.taken),
             ("app1_relay_connected", "Whether the relay is connected", lambda: publisher.connected),
             ("app1_outbox_waiting", "Events not yet with the relay", lambda: publisher.waiting),
             ("app1_published", "Events acknowledged by the relay", lambda: publisher.acknowledged),

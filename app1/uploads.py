@@ -6,7 +6,6 @@ that), and stays there until its turn: only the worker takes it into memory whol
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ MAX_BEAM_SIZE = 10
 DEFAULT_BEAM_SIZE = 3
 # of a whole request, as a multiple of the largest picture: several photos at once, but no more
 REQUEST_SIZE_FACTOR = 4
-BLOCK_BYTES = 256 * 1024  # in memory at a time while a picture is hashed
 
 
 @dataclass(frozen=True)
@@ -33,8 +31,8 @@ class Upload:
     name: str
     stream: IO[bytes]
 
-    def sha256(self, max_bytes: int) -> bytes:
-        """The SHA-256 of its bytes.
+    def read(self, max_bytes: int) -> bytes:
+        """All its bytes.
 
         Raises:
             PictureTooLargeError: more than `max_bytes`; nothing has been read.
@@ -46,14 +44,6 @@ class Upload:
                 "send a smaller copy."
             )
         self.stream.seek(0)
-        digest = hashlib.sha256()
-        while block := self.stream.read(BLOCK_BYTES):
-            digest.update(block)
-        return digest.digest()
-
-    def read(self) -> bytes:
-        """All its bytes."""
-        self.stream.seek(0)
         return self.stream.read()
 
 
@@ -64,6 +54,7 @@ class Options:
     beam_size: int = DEFAULT_BEAM_SIZE
     max_candidates: int | None = None
     attention: bool = False
+    publish: bool = True
 
 
 def read_uploads(request: Request) -> list[Upload]:
@@ -100,7 +91,8 @@ def read_options(request: Request) -> Options:
     return Options(
         beam_size=_number(values.get("beam_size"), "beam_size", DEFAULT_BEAM_SIZE) or 0,
         max_candidates=_number(values.get("max_candidates"), "max_candidates", None),
-        attention=_switch(values.get("attention"), "attention"),
+        attention=_switch(values.get("attention"), "attention", default=False),
+        publish=_switch(values.get("publish"), "publish", default=True),
     )
 
 
@@ -112,10 +104,10 @@ def _number(text: str | None, name: str, default: int | None) -> int | None:
     return int(text)
 
 
-def _switch(text: str | None, name: str) -> bool:
+def _switch(text: str | None, name: str, default: bool) -> bool:
     if text not in (None, "", "0", "1"):
         raise RequestError(f"The field {name} must be 0 or 1.")
-    return text == "1"
+    return text == "1" if text else default
 
 
 def _base_name(file_name: str) -> str:

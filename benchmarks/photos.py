@@ -31,12 +31,6 @@ def photo_of_12_megapixels() -> bytes:
     return _jpeg(skimage.data.coffee(), 4000, 3000, noise=8)
 
 
-def unlike_any_other(jpeg: bytes, number: int) -> bytes:
-    """The same photo as another file: with `number` in a comment, which no decoder looks at."""
-    comment = b"%016d" % number
-    return jpeg[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + jpeg[2:]
-
-
 def _jpeg(rgb: np.ndarray, width: int, height: int, noise: float = 0) -> bytes:
     rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_CUBIC)
     if noise:

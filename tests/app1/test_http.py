@@ -19,7 +19,8 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.test import TestResponse
 
-from app1.app import App1, create_app
+from app1.app import create_app
+from app1.parts import App1
 from app1.publisher import RelayError
 from app1.uploads import MAX_PICTURES
 from captioner import Captioner
@@ -263,142 +264,35 @@ class TestCaption:
         assert relay.of("predict")[0]["id"] == body["id"]
 
 
-class TestTheSamePhotoAgain:
-    """Answered from memory, and outside like any other."""
+def test_the_same_photo_again_is_another_caption(
+    client: FlaskClient, send: Send, relay: Relay, picture: Callable[..., bytes],
+    wait_for: Callable[..., None],
+) -> None:  # fmt: skip
+    photo = picture()
+    first, second = (send(client, (photo, name)).json for name in ("a.jpg", "b.jpg"))
+    assert first
+    assert second
+    assert first["caption"] == second["caption"]
+    assert first["id"] != second["id"]
+    assert first["delete_token"] != second["delete_token"]
+    wait_for(lambda: len(relay.of("predict")) == 2)
+    assert [p["image_path"] for p in relay.of("predict")] == ["a.jpg", "b.jpg"]
+    assert all(set(word) == {"word", "probability"} for word in relay.of("predict")[0]["words"])
 
-    @pytest.fixture
-    def calls(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-        """The beam size of each call of the captioner."""
-        calls: list[int] = []
-        original = Captioner.caption_rgb
 
-        def count(*args: Any, **options: Any) -> Any:
-            calls.append(options["beam_size"])
-            return original(*args, **options)
-
-        monkeypatch.setattr(Captioner, "caption_rgb", count)
-        return calls
-
-    @pytest.fixture
-    def hold(self, parts: App1, wait_for: Callable[..., None]) -> Iterator[threading.Event]:
-        """Until this is set, the captioner is at work on something else."""
-        release = threading.Event()
-
-        def occupy() -> None:
-            with parts.worker.admit():
-                parts.worker.run(lambda captioner: release.wait(30))
-
-        thread = threading.Thread(target=occupy)
-        thread.start()
-        wait_for(lambda: parts.worker.taken == 1 and parts.worker._jobs.empty())
-        yield release
-        release.set()
-        thread.join()
-
-    def test_the_answer(
-        self, client: FlaskClient, send: Send, relay: Relay, picture: Callable[..., bytes],
-        calls: list[int], wait_for: Callable[..., None],
-    ) -> None:  # fmt: skip
-        photo = picture()
-        first = send(client, (photo, "a.jpg")).json
-        second = send(client, (photo, "b.jpg")).json
-        assert first
-        assert second
-        own = {"id", "delete_token", "created_at", "elapsed_ms"}
-        assert {k: v for k, v in first.items() if k not in own} == {
-            k: v for k, v in second.items() if k not in own
-        }
-        assert first["id"] != second["id"]
-        assert first["delete_token"] != second["delete_token"]
-        assert first["created_at"] <= second["created_at"]
-        assert calls == [3]
-        wait_for(lambda: len(relay.of("predict")) == 2)
-        one, other = relay.of("predict")
-        assert set(one) == set(other)
-        assert [p["id"] for p in (one, other)] == [first["id"], second["id"]]
-        assert [p["image_path"] for p in (one, other)] == ["a.jpg", "b.jpg"]
-        assert one["thumbnail"] == other["thumbnail"]
-        assert all(set(word) == {"word", "probability"} for word in other["words"])
-        lines = client.get("/metrics").text.splitlines()
-        assert "app1_cache_hits_total 1.0" in lines
-        assert 'app1_pictures_total{outcome="captioned"} 2.0' in lines
-        assert "app1_caption_seconds_count 1.0" in lines
-
-    def test_other_options_are_other_answers(
-        self, client: FlaskClient, send: Send, picture: Callable[..., bytes], calls: list[int]
-    ) -> None:
-        photo = (picture(), "a.jpg")
-        plain = send(client, photo).json
-        maps = send(client, photo, attention=1).json
-        assert calls == [3], "attention needs no other search"
-        assert plain
-        assert maps
-        assert "attention" not in plain["words"][0]
-        assert maps["words"][0]["attention"]
-        one = send(client, photo, max_candidates=1).json
-        assert one
-        assert one["candidates"] == plain["candidates"][:1]
-        send(client, photo, beam_size=5)
-        send(client, (picture(colour=BLUE), "a.jpg"))
-        assert calls == [3, 3, 5, 3]
-
-    def test_it_waits_for_nobody(
-        self, client: FlaskClient, send: Send, parts: App1, picture: Callable[..., bytes],
-        calls: list[int], request: pytest.FixtureRequest,
-    ) -> None:  # fmt: skip
-        first = send(client, (picture(), "a.jpg")).json
-        release = request.getfixturevalue("hold")
-        second = send(client, (picture(), "a.jpg")).json
-        assert not release.is_set()
-        assert first
-        assert second
-        assert first["caption"] == second["caption"]
-
-    def test_sent_twice_at_the_same_time_it_is_work_for_one(
-        self, send: Send, parts: App1, picture: Callable[..., bytes], calls: list[int],
-        hold: threading.Event, wait_for: Callable[..., None],
-    ) -> None:  # fmt: skip
-        app = create_app(parts)
-        with ThreadPoolExecutor() as pool:
-            both = [pool.submit(send, app.test_client(), (picture(), f"{i}.jpg")) for i in range(2)]
-            wait_for(lambda: parts.worker._jobs.qsize() == 2)
-            hold.set()
-            answers: list[Any] = [one.result().json for one in both]
-        assert calls == [3]
-        assert answers[0]["caption"] == answers[1]["caption"]
-        assert answers[0]["id"] != answers[1]["id"]
-        assert "app1_cache_hits_total 1.0" in app.test_client().get("/metrics").text
-
-    @pytest.mark.parametrize("by", ["api", "form"])
-    def test_a_deleted_photo_is_not_remembered(
-        self, client: FlaskClient, send: Send, parts: App1, picture: Callable[..., bytes],
-        calls: list[int], by: str,
-    ) -> None:  # fmt: skip
-        send(client, (picture(), "a.jpg"))
-        second = send(client, (picture(), "a.jpg")).json
-        assert second
-        assert len(parts.cache) == 1
-        token = second["delete_token"]
-        if by == "api":
-            path = f"/api/captions/{second['id']}"
-            client.delete(path, headers={"Authorization": f"Bearer {token}"})
-        else:
-            client.post("/delete", data={"id": second["id"], "delete_token": token})
-        assert (len(parts.cache), parts.cache.bytes) == (0, 0)
-        send(client, (picture(), "a.jpg"))
-        assert calls == [3, 3]
-
-    def test_what_failed_is_not_remembered(
-        self, client: FlaskClient, send: Send, parts: App1, picture: Callable[..., bytes],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
-        with monkeypatch.context() as patch:
-            patch.setattr(Captioner, "caption_rgb", lambda *a, **k: 1 / 0)
-            assert send(client, (picture(), "a.jpg")).status_code == 500
-        for _ in range(2):
-            assert send(client, (b"text", "a.jpg")).status_code == 415
-        assert len(parts.cache) == 0
-        assert send(client, (picture(), "a.jpg")).status_code == 200
+def test_what_is_not_to_be_published_is_not(
+    client: FlaskClient, send: Send, relay: Relay, picture: Callable[..., bytes],
+    wait_for: Callable[..., None],
+) -> None:  # fmt: skip
+    """Nobody but the caller sees it: no announcement either, and no failure."""
+    body = send(client, (picture(), "a.jpg"), publish=0).json
+    assert body
+    assert body["published"] == "no"
+    assert send(client, (b"text", "b.jpg"), publish=0).status_code == 415
+    assert send(client, (picture(), "c.jpg"), publish="never").status_code == 400
+    assert send(client, (picture(), "d.jpg"), publish=1).status_code == 200
+    wait_for(lambda: relay.of("predict"))
+    assert [payload["image_path"] for _, payload in relay.events] == ["d.jpg", "d.jpg"]
 
 
 class TestBadRequests:
@@ -826,7 +720,7 @@ def test_metrics(client: FlaskClient, send: Send, picture: Callable[..., bytes])
         'app1_http_requests_total{route="none",status="404"} 1.0',
         "app1_upload_seconds_count 1.0",
         "app1_ready 1.0",
-        "app1_uploads_in_house 0.0",
+        "app1_uploads_admitted 0.0",
         "app1_relay_connected 1.0",
         "app1_outbox_waiting 0.0",
     ):

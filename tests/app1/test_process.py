@@ -239,7 +239,7 @@ def test_overload(
     photos = [picture(colour=(i, 0, 0)) for i in range(33)]
     with ThreadPoolExecutor(64) as pool:
         accepted = [pool.submit(upload, app1, photo) for photo in photos]
-        wait_for(lambda: app1.metric("app1_uploads_in_house") == 33, seconds=60)
+        wait_for(lambda: app1.metric("app1_uploads_admitted") == 33, seconds=60)
         refused = [pool.submit(upload, app1, photo) for photo in photos]
         for path in ("/", "/healthz", "/readyz", "/metrics", "/api/model"):
             assert app1.get(path)[0] == 200
@@ -287,7 +287,7 @@ def test_waiting_uploads_are_not_in_memory(
     with ThreadPoolExecutor(8) as pool:
         photos = [picture(colour=(i, 0, 0)) + bytes(19 * MB) for i in range(8)]
         answers = [pool.submit(upload, app1, photo) for photo in photos]
-        wait_for(lambda: app1.metric("app1_uploads_in_house") == 8, seconds=60)
+        wait_for(lambda: app1.metric("app1_uploads_admitted") == 8, seconds=60)
         assert app1.metric("process_resident_memory_bytes") - before < 60 * MB
         hold.unlink()
         assert [answer.result()[0] for answer in answers] == [200] * 8
@@ -302,7 +302,7 @@ def test_sigterm_answers_what_was_accepted(
     with ThreadPoolExecutor() as pool:
         several = pool.submit(upload, app1, *pictures)
         single = pool.submit(upload, app1, picture())
-        wait_for(lambda: app1.metric("app1_uploads_in_house") == 2, seconds=60)
+        wait_for(lambda: app1.metric("app1_uploads_admitted") == 2, seconds=60)
         assert app1.get("/readyz")[0] == 200
         app1.process.terminate()
         wait_for(lambda: app1.get("/readyz")[0] == 503)

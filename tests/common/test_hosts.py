@@ -9,6 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 import app1.app
+import app1.parts
 import app2.app
 from common.hosts import answers_to
 from common.settings import Settings
@@ -82,7 +83,7 @@ def client(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Flask
     if request.param == "app2":
         yield app2.app.create_app(settings).test_client()
         return
-    parts = app1.app.App1(settings)
+    parts = app1.parts.App1(settings)
     yield app1.app.create_app(parts).test_client()
     parts.stop()
 

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from app1.app import App1, create_app
+from app1.app import create_app
+from app1.parts import App1
 from captioner import Captioner
 from captioner.captioner import Caption
 from common.settings import Settings

@@ -14,7 +14,6 @@ from SocketIO_server import messages, server, transport
 from SocketIO_server.application import create_app
 from SocketIO_server.log_filter import BriefFilter
 from SocketIO_server.stores.protocol import search_words
-from SocketIO_server.token_bucket import TokenBucket
 from SocketIO_server.transport import limits
 from tests.kit.clients import JPEG
 
@@ -35,17 +34,6 @@ def test_a_relay_that_stops_is_not_ready(settings_of: Callable[..., Settings]) -
 
 def test_search_words() -> None:
     assert search_words("A dog's  tail, 100%! ÄRGER") == ["a", "dog", "s", "tail", "100", "ärger"]
-
-
-def test_token_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr("SocketIO_server.token_bucket.time.monotonic", lambda: now)
-    bucket = TokenBucket(rate=2, burst=3)
-    assert [bucket.wait() for _ in range(4)] == [0, 0, 0, 0.5]
-    now += 0.5
-    assert [bucket.wait() for _ in range(2)] == [0, 0.5]
-    now += 1000
-    assert [bucket.wait() for _ in range(4)] == [0, 0, 0, 0.5]
 
 
 def test_unmask_is_what_rfc_6455_says() -> None:

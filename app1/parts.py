@@ -1,0 +1,96 @@
+"""The parts of app1's process, and their start and end."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from flask import current_app
+
+from app1.captioning import CaptionService
+from app1.guards import DeleteTokens, RateLimiter
+from app1.metrics import Metrics
+from app1.outbox import Outbox
+from app1.publisher import Connection, Publisher, RelayConnection
+from app1.worker import CaptionWorker
+from common.errors import CaptionerError, SettingsError
+from common.settings import Settings
+from common.state import make_state_folder, publisher_token, shared_secret
+
+if TYPE_CHECKING:
+    from captioner import Captioner
+
+log = logging.getLogger("app1")
+
+
+class App1:
+    """The parts of the process.
+
+    Args:
+        load: makes the captioner; the model of the settings when left out.
+        loaded: called when the model is warm, with None, or with the error if it cannot be loaded.
+        connect: makes a connection to the relay; one of Socket.IO when left out.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        load: Callable[[], Captioner] | None = None,
+        loaded: Callable[[CaptionerError | None], None] = lambda error: None,
+        connect: Callable[[Callable[[], None]], Connection] | None = None,
+    ) -> None:
+        self.settings = settings
+        token = publisher_token(settings)
+        self.worker = CaptionWorker(
+            load or (lambda: _load_model(settings)), settings.captioner_queue, loaded
+        )
+        self.outbox = Outbox(make_state_folder(settings) / "outbox.db", settings.relay_keep)
+        self.publisher = Publisher(
+            self.outbox,
+            connect or (lambda ended: RelayConnection(settings.relay_url, token, ended)),
+        )
+        self.service = CaptionService(settings, self.worker, self.publisher)
+        self.limiter = RateLimiter(settings.captioner_rate)
+        self.tokens = DeleteTokens(_delete_secret(settings))
+        self.metrics = Metrics(self.worker, self.publisher)
+
+    def start(self) -> None:
+        self.worker.start()
+        self.publisher.start()
+
+    def stop(self) -> None:
+        """Finish what was accepted, and leave what is not published yet in the outbox."""
+        self.worker.stop()
+        self.publisher.stop()
+        self.outbox.close()
+
+
+def parts() -> App1:
+    """Those of the application that answers the request."""
+    own: App1 = current_app.extensions["app1"]
+    return own
+
+
+def _load_model(settings: Settings) -> Captioner:
+    """The model of the settings, warm: the first caption after this takes no longer than others."""
+    import numpy as np
+
+    from captioner import Captioner
+
+    captioner = Captioner.load(settings.captioner_model)
+    captioner.caption_rgb(np.full((299, 299, 3), 127, np.uint8))
+    return captioner
+
+
+def _delete_secret(settings: Settings) -> bytes:
+    """The key of the delete tokens: the secret in the state folder, which outlives this process.
+
+    It is not RELAY_TOKEN: people choose that one, and a delete token would help to guess it.
+    """
+    try:
+        return shared_secret(settings).encode()
+    except SettingsError as error:
+        log.warning("%s Until then, delete tokens are valid for this run only.", error)
+        return secrets.token_bytes(32)

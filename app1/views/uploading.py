@@ -1,0 +1,64 @@
+"""An upload, the same for the API and for the page's form."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flask import request
+
+from app1.captioning import CaptionedPhoto
+from app1.parts import parts
+from app1.uploads import Options, Upload, read_options, read_uploads
+from common.errors import CaptionerError
+
+
+@dataclass(frozen=True)
+class Result:
+    """One picture of a request: an error, or the photo with the API's answer."""
+
+    upload: Upload
+    error: CaptionerError | None = None
+    photo: CaptionedPhoto | None = None
+    answer: dict[str, Any] | None = None
+
+
+def caption_request() -> list[Result]:
+    """Captions what the request brings. Rate limit and queue are checked before it is read."""
+    own, address = parts(), request.remote_addr or ""
+    own.limiter.check(address)
+    with own.worker.admit():
+        uploads, options = read_uploads(request), read_options(request)
+        own.limiter.charge(address, len(uploads) - 1)
+        found = own.service.caption_all(uploads, options)
+    results = _results(uploads, found, options)
+    for result in results:
+        if result.photo:
+            own.metrics.caption_seconds.observe(result.photo.elapsed_ms / 1000)
+        outcome = result.error.status if result.error else "captioned"
+        own.metrics.pictures.labels(outcome).inc()
+    own.metrics.seconds.observe(time.monotonic() - request.environ["app1.started"])
+    return results
+
+
+def _results(
+    uploads: Sequence[Upload], found: Sequence[CaptionedPhoto | CaptionerError], options: Options
+) -> list[Result]:
+    own = parts()
+    photos = [photo for photo in found if isinstance(photo, CaptionedPhoto)]
+    published = dict(zip((p.id for p in photos), own.service.published(photos), strict=True))
+    results = []
+    for upload, one in zip(uploads, found, strict=True):
+        if isinstance(one, CaptionerError):
+            results.append(Result(upload, error=one))
+            continue
+        answer = {
+            **one.fields(options.attention),
+            "probability": round(one.caption.probability, 6),
+            "published": published[one.id],
+            "delete_token": own.tokens.make(one.id),
+        }
+        results.append(Result(upload, photo=one, answer=answer))
+    return results
