@@ -34,10 +34,10 @@ def create_app(settings: Settings) -> Flask:
     share_pages(app, settings, connect=lambda: relay_sources(settings))
 
     @app.get("/")
-    def wall() -> str:
+    def viewer() -> str:
         """The page; an empty relay address tells its script to use the page's own host name."""
         return render_template(
-            "wall.html",
+            "viewer.html",
             relay_url=settings.relay_public_url,
             relay_port=settings.relay_port,
             upload_url=neighbour_url(settings.app1_port),

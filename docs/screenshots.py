@@ -106,7 +106,7 @@ def main() -> None:
         take(browser, "app1.png")
 
         browser.open(wall)
-        wait_for(browser, ".piece[data-state=done]", len(PHOTOS))
+        wait_for(browser, ".card[data-state=done]", len(PHOTOS))
         take(browser, "app2.png")
 
 

@@ -1,5 +1,5 @@
 // Shows where the model looked while it wrote a word: the photo darkens except there.
-// Draws on a canvas over the photo; knows nothing of words or requests.
+// It draws on a canvas over the photo.
 
 const SIZE = 64; // pixels a side of the canvas; CSS stretches it over the photo, smoothly
 const DARKEST = 0.78;

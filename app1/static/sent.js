@@ -1,6 +1,6 @@
 // Remembers what this tab has sent, so that it can still be deleted after the page was loaded again:
 // of each caption its id, its delete token and its sentence, never the photo. In the tab's own storage,
-// which ends with the tab: whoever sits down at this browser later is not to find it.
+// which ends with the tab, so that the next person at this browser does not find it.
 
 const KEY = "sent";
 const KEPT = 50;

@@ -1,9 +1,9 @@
-// What the wall knows: one entry for each photo, in the order of the wall, without duplicates and
+// The viewer's entries: one for each photo, in the order of the page, without duplicates and
 // bounded in number. Touches no element and no network.
 
 export const KEPT = 500; // entries in memory when nobody has asked for more
 
-/** Entries of a wall; each is {key, order, state: "working" | "done" | "failed", seq, ...payload}. */
+/** Entries; each is {key, order, state: "working" | "done" | "failed", seq, ...payload}. */
 export class Entries {
   #byKey = new Map();
   #arrivals = 0;
@@ -48,7 +48,7 @@ export class Entries {
     this.lastSeq = last;
   }
 
-  /** Work on a photo came to nothing. Null if this wall has not seen it begin. */
+  /** A photo could not be captioned. Null if this page has not seen it begin. */
   fail({ id, error }) {
     const begun = this.#byKey.get(id);
     if (begun?.state !== "working") return null;

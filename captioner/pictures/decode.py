@@ -174,7 +174,7 @@ def read_file(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> bytes
     """
     name = repr(os.fspath(path))
     try:
-        # Asked before opening, which would wait for ever on a pipe.
+        # Asked before opening, which would wait without end on a pipe.
         state = os.stat(path)
         if stat.S_ISDIR(state.st_mode):
             raise NoPictureError(f"{name} is a folder, not a picture; name a file in it.")

@@ -258,7 +258,7 @@ def test_overload(
 def test_more_slow_senders_than_connections(
     start: Start, upload: Upload, picture: Callable[..., bytes]
 ) -> None:
-    """Whoever never comes to an end makes way for those who do."""
+    """An upload that does not end makes way for others."""
     app1 = start()
     with contextlib.ExitStack() as stack:
         for i in range(CONNECTIONS + 50):

@@ -1,4 +1,4 @@
-"""The publisher against the real relay: what is published is there once, whoever is killed when."""
+"""The publisher against the real relay: each caption is there once, whichever process is killed."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ OWN_SCRIPTS = sorted(
 )
 PAGES = [
     ROOT / "app1/templates/index.html",
-    ROOT / "app2/templates/wall.html",
+    ROOT / "app2/templates/viewer.html",
     ROOT / "common/pages/templates/base.html",
 ]
 STYLES = sorted(
@@ -101,7 +101,7 @@ def test_policy_admits_the_relay_under_the_name_asked_for(
 
 
 def test_every_answer_has_the_security_headers(client: FlaskClient) -> None:
-    for path in ("/", "/healthz", "/static/wall.js", "/shared/base.css", "/nowhere"):
+    for path in ("/", "/healthz", "/static/viewer.js", "/shared/base.css", "/nowhere"):
         with client.get(path) as answer:
             headers = answer.headers
         assert headers["X-Content-Type-Options"] == "nosniff", path

@@ -174,7 +174,7 @@ def test_wall(open_page: Callable[[str], Chromium], pages: Pages) -> None:
     publish()
 
     def shown() -> list[str]:
-        captions = page.texts(".piece[data-state=done] .caption")
+        captions = page.texts(".card[data-state=done] .caption")
         return [text for text in captions if text == HOSTILE]
 
     page.wait(lambda: len(shown()) >= 2, "not shown as it is")
@@ -190,7 +190,7 @@ def test_what_the_model_says_reaches_the_wall_as_text(
     page.driver.execute_async_script(CHOOSE, PAYLOADS[4], True)
     page.wait_texts(".card .published", ["On the wall."])
     page = open_page(pages.wall)
-    page.wait(lambda: HOSTILE in page.texts(".piece[data-state=done] .caption"))
+    page.wait(lambda: HOSTILE in page.texts(".card[data-state=done] .caption"))
     assert page.run("return document.body.textContent").count(PAYLOADS[4])
 
 
@@ -305,7 +305,7 @@ def test_a_page_of_another_site_cannot_use_ours(
 ) -> None:
     """Neither embed its files nor read the relay."""
     chromium.open(evil)
-    script = "static/upload.js" if where == "upload" else "static/wall.js"
+    script = "static/upload.js" if where == "upload" else "static/viewer.js"
     outcome = chromium.driver.execute_async_script(
         """
         const [url, done] = arguments;

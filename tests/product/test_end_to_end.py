@@ -104,15 +104,15 @@ def test_a_photo_dropped_on_one_page_is_captioned_on_every_wall(
     upload.wait(lambda: any(upload.texts(".caption")), "no caption", seconds=30)
     (caption,) = upload.texts(".caption")
     assert upload.texts(".words") == [caption]
-    early.wait_texts(".piece[data-state=done] .caption", [caption])
-    assert early.texts(".piece .name") == ["astronaut.png"]
-    assert early.run("return document.querySelector('.piece img').naturalWidth") == 512
+    early.wait_texts(".card[data-state=done] .caption", [caption])
+    assert early.texts(".card .name") == ["astronaut.png"]
+    assert early.run("return document.querySelector('.card img').naturalWidth") == 512
 
     late.open(product.wall)  # joins when all is over
-    late.wait_texts(".piece[data-state=done] .caption", [caption])
+    late.wait_texts(".card[data-state=done] .caption", [caption])
     for browser in (early, upload, late):
         assert browser.complaints() == []
 
     upload.one(".remove").click()
     for wall in (early, late):
-        wall.wait_texts(".piece .caption", [])
+        wall.wait_texts(".card .caption", [])

@@ -74,6 +74,7 @@ class Api:
     published: str = "delivered"
     confident: bool = True
     confidence: float | None = 0.7166
+    photo: bool = True
 
     @property
     def url(self) -> str:
@@ -97,6 +98,7 @@ class Api:
             ],
             "confidence": self.confidence,
             "confident": self.confident,
+            "photo": self.photo,
             "published": self.published,
             "delete_token": "secret",
         }
@@ -111,8 +113,8 @@ def api(settings_of: Callable[..., Settings]) -> Iterator[Api]:
     )
     share_pages(app, settings_of(), camera=True)
 
-    @app.get("/", endpoint="upload_page")
-    @app.post("/delete", endpoint="delete_form")
+    @app.get("/", endpoint="page.show")
+    @app.post("/delete", endpoint="page.delete")
     def page() -> str:
         return render_template(
             "index.html",
@@ -296,11 +298,26 @@ def test_doubt_and_a_relay_that_is_away_are_told(page: Chromium, api: Api, tmp_p
     assert page.texts(".card .verdict") == ["Not sure:"]
     assert page.one(".frame img").get_attribute("alt") == "Not sure: A dog's ball."
     explanation = page.one(".confidence")
-    assert explanation.text == "Unlike the photos that the model knows"
+    assert explanation.text == "Unlike the photos that the model was trained on"
     explanation.find_element("tag name", "summary").click()
-    assert "they are not the chance of being right" in explanation.text
+    assert "percentages are raw model scores" in explanation.text
     assert "will appear on the wall when it is back" in page.one(".published").text
     assert page.texts("#announcer") == ["dog.png: Not sure: A dog's ball."]
+
+
+def test_what_is_no_photo_is_said_first_and_the_guess_is_small(
+    page: Chromium, api: Api, tmp_path: Path
+) -> None:
+    choose(page, photo(tmp_path, "dog.png"))
+    page.wait_texts(".card .verdict", ["Fairly sure:"])
+    size = "return parseFloat(getComputedStyle(document.querySelector('.card .words')).fontSize)"
+    usual = page.run(size)
+    api.photo, api.confident, api.confidence = False, False, 0
+    choose(page, photo(tmp_path, "chart.png"))
+    verdict = "Not a photo that I can describe. A guess:"
+    page.wait_texts(".card .verdict", [verdict, "Fairly sure:"])
+    assert page.run(size) < usual / 1.5
+    assert page.texts("#announcer") == [f"chart.png: {verdict} A chart's ball."]
 
 
 def test_a_model_that_cannot_tell_claims_no_chance(
@@ -321,7 +338,7 @@ def test_the_chance_is_in_the_same_words_with_a_script_and_without(page: Chromiu
     )
     assert spoken == [str(written.odds(chance)) for chance in chances]  # type: ignore[attr-defined]
     assert spoken[:4] == [
-        "Unlike the photos that the model knows",
+        "Unlike the photos that the model was trained on",
         "Hardly any caption like this is right",
         "Hardly any caption like this is right",
         "About 1 in 10 captions like this is right",
@@ -538,10 +555,10 @@ def thumbnail(colour: tuple[int, int, int] = (200, 30, 30)) -> bytes:
 
 
 def wait_for_pieces(screen: Chromium, count: int) -> None:
-    screen.wait(lambda: len(screen.all(".piece")) == count, f"no {count} pieces")
+    screen.wait(lambda: len(screen.all(".card")) == count, f"no {count} cards")
 
 
-CAPTIONS = ".piece[data-state=done] .caption"
+CAPTIONS = ".card[data-state=done] .caption"
 
 
 def test_an_empty_wall_says_what_to_do(screen: Chromium) -> None:
@@ -556,9 +573,9 @@ def test_a_photo_appears_when_work_begins_and_its_caption_when_it_is_ready(
     wall.publish("an older one")
     picture = {"id": "a", "image_path": "dog.jpg", "thumbnail": thumbnail()}
     wall.publisher.emit("captioning", picture)
-    screen.wait_texts(".piece .caption", ["Looking at it…", "an older one"])
+    screen.wait_texts(".card .caption", ["Looking at it…", "an older one"])
     screen.wait(
-        lambda: screen.run("return document.querySelector('.piece img').naturalWidth") == 64,
+        lambda: screen.run("return document.querySelector('.card img').naturalWidth") == 64,
         "the photo is not shown",
     )
     candidates = [
@@ -574,26 +591,36 @@ def test_a_photo_appears_when_work_begins_and_its_caption_when_it_is_ready(
         created_at="2026-01-31T12:00:00Z",
     )
     screen.wait_texts(CAPTIONS, ["a dog", "an older one"])
-    newest = ".piece:first-child "
+    newest = ".card:first-child "
     assert screen.texts(newest + ".name") == ["dog.jpg"]
     assert screen.texts(newest + ".odds") == ["About 3 in 10 captions like this are right"]
     assert screen.texts(newest + ".others li") == ["a cat 20%"]
     assert screen.texts(newest + ".verdict") == ["Not sure:"]
     parts = "return [...arguments[0].querySelectorAll('.verdict, .caption')].map(e => e.className)"
-    assert screen.run(parts, screen.all(".piece")[0]) == ["verdict", "caption"], "heard first"
+    assert screen.run(parts, screen.all(".card")[0]) == ["verdict", "caption"], "heard first"
     assert screen.one(newest + "time").get_attribute("datetime") == "2026-01-31T12:00:00Z"
     assert screen.texts("#announcer") == ["Not sure: a dog."]
-    big, small = (piece.size["width"] for piece in screen.all(".piece"))
+    big, small = (card.size["width"] for card in screen.all(".card"))
     assert big > 2 * small
     assert screen.complaints() == []
+
+
+def test_on_the_viewer_page_too_what_is_no_photo_is_said_first(
+    screen: Chromium, wall: Wall
+) -> None:
+    wall.publish("a clock", confidence=0, confident=False, photo=False)
+    screen.wait_texts(CAPTIONS, ["a clock"])
+    verdict = "Not a photo that I can describe. A guess:"
+    assert screen.texts(".card .verdict") == [verdict]
+    assert screen.texts("#announcer") == [f"{verdict} a clock."]
 
 
 def test_a_photo_without_a_caption_is_told_and_makes_way(screen: Chromium, wall: Wall) -> None:
     wall.publisher.emit("captioning", {"id": "a", "image_path": "dog.jpg"})
     wall.publisher.emit("captioning_failed", {"id": "a", "error": "The image is broken."})
-    screen.wait_texts(".piece[data-state=failed] .caption", ["The image is broken."])
+    screen.wait_texts(".card[data-state=failed] .caption", ["The image is broken."])
     wall.publish("a cat")
-    screen.wait_texts(".piece .caption", ["a cat", "The image is broken."])
+    screen.wait_texts(".card .caption", ["a cat", "The image is broken."])
 
 
 def test_forgotten_photos_leave_every_screen(screen: Chromium, wall: Wall) -> None:

@@ -1,20 +1,20 @@
-// One photo with its label on the wall, made from the page's template. Captions, names and pictures come
-// from anybody who may publish: text goes in as text nodes, and a picture only as an image.
+// One photo with its caption, made from the page's template. Captions, names and pictures come from
+// anybody who may publish: text is added as text nodes only, and a picture only as an image.
 
 import { baseName, clockTime, percent, showConfidence } from "../shared/format.js";
 
-const template = document.getElementById("piece");
-const pictures = new WeakMap(); // element -> object URL to let go of
+const template = document.getElementById("card");
+const pictures = new WeakMap(); // element -> object URL to release
 
 /** A new element for `entry`. */
-export function makePiece(entry) {
+export function makeCard(entry) {
   const element = template.content.firstElementChild.cloneNode(true);
-  updatePiece(element, entry);
+  updateCard(element, entry);
   return element;
 }
 
 /** Show the present state of `entry`. */
-export function updatePiece(element, entry) {
+export function updateCard(element, entry) {
   const part = (name) => element.querySelector(`.${name}`);
   element.dataset.state = entry.state;
   element.dataset.id = entry.id ?? "";
@@ -26,7 +26,7 @@ export function updatePiece(element, entry) {
   if (time.textContent) time.dateTime = entry.created_at;
   part("caption").textContent = {
     working: "Looking at it…",
-    failed: entry.error || "No caption came of this photo.",
+    failed: entry.error || "This photo could not be captioned.",
     done: entry.caption,
   }[entry.state];
   const candidates = Array.isArray(entry.candidates) ? entry.candidates.filter(isProbability) : [];
@@ -34,8 +34,8 @@ export function updatePiece(element, entry) {
   part("others").replaceChildren(...candidates.slice(1, 4).map(makeCandidate));
 }
 
-/** Let go of what the element holds; it is about to leave the wall. */
-export function releasePiece(element) {
+/** Release what the element holds before it leaves the page. */
+export function releaseCard(element) {
   URL.revokeObjectURL(pictures.get(element)?.url);
   pictures.delete(element);
 }
@@ -63,7 +63,7 @@ function showPicture(element, thumbnail) {
   const usable = bytes || (typeof thumbnail === "string" && thumbnail.startsWith("data:image/"));
   element.classList.toggle("without-picture", !usable);
   if (!usable || pictures.get(element)?.thumbnail === thumbnail) return;
-  releasePiece(element);
+  releaseCard(element);
   const url = bytes ? URL.createObjectURL(new Blob([thumbnail], { type: "image/jpeg" })) : thumbnail;
   pictures.set(element, { thumbnail, url });
   image.onerror = () => element.classList.add("without-picture");

@@ -1,20 +1,20 @@
-// The wall: connects to the relay, keeps the entries in step with it, and shows them.
-// What is known lies in entries.js, how one photo looks in piece.js.
+// The viewer page: connects to the relay, keeps the entries in step with it, and shows them.
+// entries.js holds the entries; card.js shows one photo.
 
 import { canSpeak, isAloud, say, setAloud } from "./aloud.js";
+import { announce, byId } from "../shared/dom.js";
 import { baseName, readOut } from "../shared/format.js";
+import { makeCard, releaseCard, updateCard } from "./card.js";
 import { Entries } from "./entries.js";
-import { makePiece, releasePiece, updatePiece } from "./piece.js";
 
-const PAGE = 48; // pieces shown at first, and more each time somebody asks for them
-const PATIENCE = 120_000; // ms until a photo in work that nothing more is heard of leaves the wall
+const PAGE = 48; // cards at first, and as many more at each request
+const PATIENCE = 120_000; // ms until a photo in work without any news leaves the page
 const FAILURE_SHOWN = 30_000; // ms
 const RELAY =
   document.body.dataset.relayUrl ||
   `${location.protocol}//${location.hostname}:${document.body.dataset.relayPort}`;
 
-const byId = (id) => document.getElementById(id);
-const wall = byId("wall");
+const list = byId("captions");
 const entries = new Entries();
 const elements = new Map(); // key -> {element, entry} on the page
 
@@ -51,20 +51,20 @@ function render() {
     const wanted = new Set(page.map((entry) => entry.key));
     for (const [key, { element }] of elements) {
       if (wanted.has(key)) continue;
-      releasePiece(element);
+      releaseCard(element);
       element.remove();
       elements.delete(key);
     }
     page.forEach((entry, index) => {
-      let piece = elements.get(entry.key);
-      if (!piece) {
-        piece = { element: makePiece(entry), entry };
-        elements.set(entry.key, piece);
-      } else if (piece.entry !== entry) {
-        updatePiece(piece.element, entry);
-        piece.entry = entry;
+      let card = elements.get(entry.key);
+      if (!card) {
+        card = { element: makeCard(entry), entry };
+        elements.set(entry.key, card);
+      } else if (card.entry !== entry) {
+        updateCard(card.element, entry);
+        card.entry = entry;
       }
-      if (wall.children[index] !== piece.element) wall.insertBefore(piece.element, wall.children[index]);
+      if (list.children[index] !== card.element) list.insertBefore(card.element, list.children[index]);
     });
     showSurroundings(all.length, page.length);
   }, 0);
@@ -72,7 +72,7 @@ function render() {
 
 function showSurroundings(count, onPage) {
   const searching = search.words !== "";
-  wall.classList.toggle("searching", searching);
+  list.classList.toggle("searching", searching);
   const bare = !searching && count === 0;
   byId("empty").hidden = !bare || state !== "live";
   byId("alone").hidden = !bare || state !== "away";
@@ -85,12 +85,6 @@ function showSurroundings(count, onPage) {
   const oldest = entries.oldestSeq();
   const olderElsewhere = searching ? search.more : oldest > firstSeq && oldest < Infinity;
   byId("more").hidden = count <= onPage && !olderElsewhere;
-}
-
-/** Say something to a screen reader; the same sentence twice counts twice. */
-function announce(text) {
-  const announcer = byId("announcer");
-  announcer.textContent = announcer.textContent === text ? `${text}\u00a0` : text;
 }
 
 function showConnection(newState, words) {
@@ -116,12 +110,12 @@ function connect() {
 
   socket.on("connect", () => {
     caughtUp = 0;
-    entries.dropWorking(); // the relay tells again what is in work
+    entries.dropWorking(); // the relay announces again what is in work
     showConnection("catching-up", "Catching up…");
   });
   socket.on("disconnect", () => {
     away("The relay is away. Trying again…");
-    // a relay that says goodbye is not called again by the client library
+    // The client library does not reconnect after the relay has closed the connection properly.
     if (!socket.active) setTimeout(() => socket.connect(), 1000);
   });
   socket.on("connect_error", (error) => {
@@ -129,10 +123,10 @@ function connect() {
     if (!socket.active) setTimeout(() => socket.connect(), 5000);
   });
 
-  // oldest first, in pieces; the first one also says what has changed while this wall was away
+  // Oldest first, in parts; the first part also has what changed while this page was away.
   socket.on("history", ({ captions, more, reset, forgotten = [], error }) => {
     if (reset) {
-      entries.clear(); // the relay has another history than the one on this wall
+      entries.clear(); // the relay has another history than the one on this page
       firstSeq = 1;
     }
     forgotten.forEach(forget);
@@ -159,7 +153,7 @@ function connect() {
   socket.on("captioning_failed", (failure) => {
     const entry = entries.fail(failure);
     if (entry) takeAwayAfter(FAILURE_SHOWN, entry);
-    if (entry) announce(entry.error || "No caption came of the last photo.");
+    if (entry) announce(entry.error || "The last photo could not be captioned.");
     render();
   });
   socket.on("forget", ({ id }) => {
@@ -173,7 +167,7 @@ function forget(id) {
   search.found = search.found.filter((entry) => entry.id !== id);
 }
 
-/** Nobody waits for ever: an entry still in this state after `time` ms leaves the wall. */
+/** An entry that is still in this state after `time` ms leaves the page. */
 function takeAwayAfter(time, entry) {
   setTimeout(() => {
     const now = entries.newestFirst().find(({ key }) => key === entry.key);
@@ -191,7 +185,7 @@ async function ask(parameters, signal) {
   return (await response.json()).captions;
 }
 
-/** Older captions than all on the wall. */
+/** Older captions than all on the page. */
 async function loadOlder() {
   const oldest = entries.oldestSeq();
   const older = (await ask({ before: oldest, limit: PAGE })).filter(({ seq }) => seq < oldest);

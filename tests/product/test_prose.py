@@ -1,0 +1,35 @@
+"""Plain English: phrases that nobody says aloud stay out of code, pages and docs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+from tests.kit import ROOT
+
+# Each with what to write instead.
+PHRASES = {
+    r"whoever": "name the person: a client, an uploader, everybody who",
+    r"that which": "what",
+    r"be it": "whether",
+    r"for ever": "forever, or without end",
+    r"comes? to nothing": "fails",
+    r"knows? nothing": "has no, uses no",
+}
+SUFFIXES = (".py", ".md", ".js", ".css", ".html", ".toml", ".conf")
+OWN = "tests/product/test_prose.py"
+
+
+def test_no_phrase_that_nobody_says() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    files = [f for f in listed.stdout.splitlines() if f.endswith(SUFFIXES) and f != OWN]
+    if not files:  # an archive of the files alone
+        files = [str(p.relative_to(ROOT)) for s in SUFFIXES for p in ROOT.glob(f"*/**/*{s}")]
+    pattern = re.compile(rf"\b({'|'.join(PHRASES)})\b", re.IGNORECASE)
+    found = []
+    for file in files:
+        if "experiments" in file or ".min." in file or not (ROOT / file).exists():
+            continue
+        text = (ROOT / file).read_text(encoding="utf-8")
+        found += [f"{file}: {match[0]}" for match in pattern.finditer(text)]
+    assert not found, "\n".join(found)
