@@ -6,10 +6,12 @@ that), and stays there until its turn: only the worker takes it into memory whol
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import re
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 from flask import Request
 
@@ -64,6 +66,13 @@ def read_uploads(request: Request) -> list[Upload]:
         NoPictureError: there is none.
         RequestError: there are too many.
     """
+    if request.mimetype.startswith("image/") or request.mimetype == "application/octet-stream":
+        data = request.get_data()
+        if not data:
+            raise NoPictureError("The body is empty; send the picture itself in it.")
+        return [Upload(_base_name(request.args.get("name", "")), io.BytesIO(data))]
+    if request.mimetype == "application/json":
+        return [_of_json(_json_of(request))]
     # a form whose file was not chosen has a file without name and content
     files = [file for file in request.files.getlist(FIELD) if file.filename]
     if not files:
@@ -87,13 +96,42 @@ def read_options(request: Request) -> Options:
     Raises:
         RequestError: a value is not what the field takes.
     """
-    values = request.values
+    values: Any = request.values
+    if request.mimetype == "application/json":
+        values = {key: _plain(value) for key, value in _json_of(request).items()}
     return Options(
         beam_size=_number(values.get("beam_size"), "beam_size", DEFAULT_BEAM_SIZE) or 0,
         max_candidates=_number(values.get("max_candidates"), "max_candidates", None),
         attention=_switch(values.get("attention"), "attention", default=False),
         publish=_switch(values.get("publish"), "publish", default=True),
     )
+
+
+def _json_of(request: Request) -> dict[str, Any]:
+    body = request.get_json(silent=True)
+    if not isinstance(body, dict):
+        raise RequestError('A JSON upload has to be an object, such as {"image": "base64"}.')
+    return body
+
+
+def _of_json(body: dict[str, Any]) -> Upload:
+    """The picture of a JSON upload: base64, or a data URL."""
+    text = body.get(FIELD)
+    if not isinstance(text, str) or not text:
+        raise NoPictureError(f'The JSON object has to hold the picture in "{FIELD}", in base64.')
+    try:
+        data = base64.b64decode(
+            text.partition(",")[2] if text[:5] == "data:" else text, validate=True
+        )
+    except ValueError:
+        raise RequestError(f'The picture in "{FIELD}" is not valid base64.') from None
+    name = body.get("name")
+    return Upload(_base_name(name if isinstance(name, str) else ""), io.BytesIO(data))
+
+
+def _plain(value: Any) -> str:
+    """A value of JSON as a form has it."""
+    return str(int(value)) if isinstance(value, bool) else str(value)
 
 
 def _number(text: str | None, name: str, default: int | None) -> int | None:
