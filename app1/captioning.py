@@ -126,7 +126,9 @@ class CaptionService:
         if options.publish:
             self._publisher.announce(id_, upload.name, thumbnail)
         try:
-            caption = captioner.caption_rgb(rgb, options.beam_size, options.max_candidates)
+            caption = captioner.caption_rgb(
+                rgb, options.beam_size, options.max_candidates, style=options.style
+            )
         except Exception:
             if options.publish:
                 self._publisher.fail(id_, "This photo could not be captioned.")

@@ -79,7 +79,7 @@ def _load_model(settings: Settings) -> Captioner:
 
     from captioner import Captioner
 
-    captioner = Captioner.load(settings.captioner_model)
+    captioner = Captioner.load(settings.captioner_model, words=settings.captioner_words)
     captioner.caption_rgb(np.full((299, 299, 3), 127, np.uint8))
     return captioner
 

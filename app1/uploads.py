@@ -57,6 +57,7 @@ class Options:
     max_candidates: int | None = None
     attention: bool = False
     publish: bool = True
+    style: str = "caption"
 
 
 def read_uploads(request: Request) -> list[Upload]:
@@ -104,6 +105,7 @@ def read_options(request: Request) -> Options:
         max_candidates=_number(values.get("max_candidates"), "max_candidates", None),
         attention=_switch(values.get("attention"), "attention", default=False),
         publish=_switch(values.get("publish"), "publish", default=True),
+        style=_style(values.get("style")),
     )
 
 
@@ -146,6 +148,12 @@ def _switch(text: str | None, name: str, default: bool) -> bool:
     if text not in (None, "", "0", "1"):
         raise RequestError(f"The field {name} must be 0 or 1.")
     return text == "1" if text else default
+
+
+def _style(text: str | None) -> str:
+    if text not in (None, "", "caption", "alt"):
+        raise RequestError("The field style must be caption or alt.")
+    return text or "caption"
 
 
 def _base_name(file_name: str) -> str:

@@ -22,6 +22,7 @@ from captioner.pictures.decode import Source
 from captioner.pictures.preprocess import Preprocessor
 from captioner.search import BeamSearch, Hypothesis, Sampling
 from captioner.tokenizer import Tokenizer
+from captioner.wording import WordRules, alt_text
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,12 @@ class Caption:
         return self.candidates[0].probability
 
     @property
+    def alt_text(self) -> str:
+        """The best caption as an alternative text, without a guessed gender."""
+        words = [word.word for word in self.words]
+        return alt_text(sentence(WordRules().neutral().applied(words)) if words else self.text)
+
+    @property
     def photo(self) -> bool:
         """Whether the picture is one that the model can describe."""
         return self.confidence is None or self.confidence > 0
@@ -105,9 +112,11 @@ class Captioner:
         tokenizer: Tokenizer,
         manifest: Manifest,
         confidence: ConfidenceEstimator | None = None,
+        rules: WordRules | None = None,
     ) -> None:
         self._engine, self._tokenizer, self.manifest = engine, tokenizer, manifest
         self._confidence = confidence
+        self._rules = rules or WordRules()
         self.preprocessor = Preprocessor.from_manifest(manifest)
         decoder = manifest.decoder
         repeatable = set(decoder.repeatable)
@@ -116,15 +125,25 @@ class Captioner:
             length_penalty=decoder.length_penalty,
             repeat_penalty=decoder.repeat_penalty,
             repeatable=frozenset(i for i, word in enumerate(tokenizer.words) if word in repeatable),
+            barred=frozenset(
+                i for i, word in enumerate(tokenizer.words) if word in self._rules.barred
+            ),
         )
 
     @classmethod
-    def load(cls, model: str | Path | None = None, threads: int = 2) -> Captioner:
+    def load(
+        cls, model: str | Path | None = None, threads: int = 2, words: str | Path | None = None
+    ) -> Captioner:
         """Loads a model folder, by its name under `models/` or its path; the default one if None.
+
+        Args:
+            words: a file of replacements and barred words, see `WordRules`.
 
         Raises:
             ModelFolderError: there is none, or its files do not fit each other or their hashes.
+            WordsFileError: the file of words cannot be used.
         """
+        rules = WordRules.read(words) if words else None
         folder = ModelFolder.open(model)
         engine = Engine(*folder.serving(), threads=threads)
         encoder, decoder = folder.manifest.encoder, folder.manifest.decoder
@@ -132,7 +151,7 @@ class Captioner:
             encoder.input_size, (*encoder.grid, encoder.channels), decoder.units,
             decoder.vocabulary_size,
         )  # fmt: skip
-        return cls(engine, folder.tokenizer(), folder.manifest, folder.confidence())
+        return cls(engine, folder.tokenizer(), folder.manifest, folder.confidence(), rules)
 
     def caption(
         self,
@@ -140,6 +159,7 @@ class Captioner:
         beam_size: int = 3,
         max_candidates: int | None = None,
         strategy: BeamSearch | Sampling | None = None,
+        style: str = "caption",
         **limits: int,
     ) -> Caption:
         """Captions one picture.
@@ -149,6 +169,8 @@ class Captioner:
             beam_size: hypotheses that the search carries on; more is slower and not always better.
             max_candidates: captions in the answer, best first; `beam_size` if None.
             strategy: instead of beam search with the model's own settings.
+            style: "caption", or "alt" for an alternative text: at most 125 characters, no "image
+                of", no guessed gender.
             limits: `max_bytes` and `max_pixels`, checked before decoding.
 
         Raises:
@@ -156,7 +178,7 @@ class Captioner:
                 UnsupportedPictureError and BrokenPictureError say what is wrong with the picture.
         """
         rgb = self.preprocessor.load(source, **limits)
-        return self.caption_rgb(rgb, beam_size, max_candidates, strategy)
+        return self.caption_rgb(rgb, beam_size, max_candidates, strategy, style)
 
     def caption_rgb(
         self,
@@ -164,6 +186,7 @@ class Captioner:
         beam_size: int = 3,
         max_candidates: int | None = None,
         strategy: BeamSearch | Sampling | None = None,
+        style: str = "caption",
     ) -> Caption:
         """As `caption`, for a picture that `preprocessor.load` has read."""
         if strategy is None:
@@ -172,7 +195,12 @@ class Captioner:
         hypotheses = strategy.search(self._engine.read(grid))
         if max_candidates is None:
             max_candidates = beam_size
-        candidates = tuple(self._candidate(h) for h in hypotheses[: max(1, max_candidates)])
+        rules = self._rules.neutral() if style == "alt" else self._rules
+        distinct: dict[str, Candidate] = {}  # two may be the same after words were replaced
+        for hypothesis in hypotheses:
+            candidate = self._candidate(hypothesis, rules, style)
+            distinct.setdefault(candidate.text, candidate)
+        candidates = tuple(distinct.values())[: max(1, max_candidates)]
         confidence, likely = None, candidates[0].probability
         if self._confidence is not None:
             confidence = likely = self._confidence.p_correct(grid.mean((0, 1)), likely)
@@ -191,19 +219,17 @@ class Captioner:
         """
         return [self.caption(source, **options) for source in sources]
 
-    def _candidate(self, hypothesis: Hypothesis) -> Candidate:
+    def _candidate(self, hypothesis: Hypothesis, rules: WordRules, style: str) -> Candidate:
+        said = rules.applied([self._tokenizer.words[word] for word in hypothesis.words])
         words = tuple(
-            Word(
-                self._tokenizer.words[word],
-                math.exp(log),
-                weights.reshape(self.manifest.encoder.grid),
-            )
+            Word(word, math.exp(log), weights.reshape(self.manifest.encoder.grid))
             for word, log, weights in zip(
-                hypothesis.words, hypothesis.log_probabilities, hypothesis.attention, strict=False
+                said, hypothesis.log_probabilities, hypothesis.attention, strict=False
             )
         )
         mean = sum(hypothesis.log_probabilities[: len(words)]) / max(len(words), 1)
-        return Candidate(sentence([word.word for word in words]), math.exp(mean), words)
+        text = sentence(said)
+        return Candidate(alt_text(text) if style == "alt" else text, math.exp(mean), words)
 
 
 def sentence(words: Sequence[str]) -> str:

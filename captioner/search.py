@@ -58,13 +58,16 @@ class Hypothesis:
         return (sum(self.log_probabilities) - less) / length**length_penalty
 
 
-def _bar(log_probabilities: np.ndarray, last: np.ndarray, first: bool) -> np.ndarray:
-    """Rules out what no caption may hold: specials, an immediate repeat, the end as first word.
+def _bar(
+    log_probabilities: np.ndarray, last: np.ndarray, first: bool, barred: frozenset[int]
+) -> np.ndarray:
+    """Rules out what no caption may hold: specials, an immediate repeat, the end as first word,
+    and barred words.
 
     What is left is not normalised again: a word's probability stays what the decoder said.
     """
     allowed = log_probabilities.copy()
-    allowed[:, [Tokenizer.PAD, Tokenizer.START, Tokenizer.UNK]] = -np.inf
+    allowed[:, [Tokenizer.PAD, Tokenizer.START, Tokenizer.UNK, *barred]] = -np.inf
     if first:
         allowed[:, Tokenizer.END] = -np.inf
     else:
@@ -110,6 +113,7 @@ class BeamSearch:
         repeat_penalty: what a word that the caption already holds costs in log probability, when
             hypotheses are compared; the probabilities that they carry stay the decoder's own.
         repeatable: ids of words that cost nothing then, since sentences are full of them.
+        barred: ids of words that no caption may have.
     """
 
     beam_size: int = 3
@@ -117,6 +121,7 @@ class BeamSearch:
     length_penalty: float = 1.0
     repeat_penalty: float = 0.0
     repeatable: frozenset[int] = frozenset()
+    barred: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if self.beam_size < 1 or self.max_words < 1:
@@ -130,7 +135,7 @@ class BeamSearch:
         words = np.array([Tokenizer.START], np.int32)
         for length in range(1, self.max_words + 1):
             log_probabilities, state, attention = decoder.step(words, state)
-            allowed = _bar(log_probabilities, words, first=length == 1)
+            allowed = _bar(log_probabilities, words, length == 1, self.barred)
             sums = np.array([sum(h.log_probabilities) for h in live])[:, None] + allowed
             if self.repeat_penalty:
                 for row, said in enumerate([self._weighed(h) for h in live]):
@@ -164,12 +169,14 @@ class Sampling:
     Args:
         temperature: below 1 likelier words win more often than their probability.
         seed: of the random numbers; the same seed draws the same captions.
+        barred: ids of words that no caption may have.
     """
 
     samples: int = 3
     max_words: int = 20
     temperature: float = 1.0
     seed: int | None = None
+    barred: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if self.samples < 1 or self.max_words < 1 or self.temperature <= 0:
@@ -183,7 +190,7 @@ class Sampling:
         words = np.full(self.samples, Tokenizer.START, np.int32)
         for length in range(1, self.max_words + 1):
             log_probabilities, state, attention = decoder.step(words, state)
-            allowed = _bar(log_probabilities, words, first=length == 1)
+            allowed = _bar(log_probabilities, words, length == 1, self.barred)
             noisy = allowed / self.temperature + rng.gumbel(size=allowed.shape)
             words = np.argmax(noisy, axis=1).astype(np.int32)
             drawn = [

@@ -119,6 +119,11 @@ class Settings:
         parsers.whole_number(1, 10**10),
         "largest picture, in pixels; checked before decoding",
     )
+    captioner_words: str = _setting(
+        "",
+        str.strip,
+        'file of replaced words, "from = to" a line (an empty "to" bars the word)',
+    )
     captioner_queue: int = _setting(
         32, parsers.whole_number(1, 100_000), "uploads that may wait; further ones get 503"
     )

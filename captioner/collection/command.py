@@ -34,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--beam-size", type=int, default=3, choices=range(1, 11), metavar="1..10",
         help="hypotheses that the beam search keeps (default: 3; 1 is greedy)",
     )  # fmt: skip
+    parser.add_argument(
+        "--style", default="caption", choices=("caption", "alt"),
+        help="caption, or alt for alternative texts: at most 125 characters, no \"image of\", no "
+        "guessed gender (default: caption)",
+    )  # fmt: skip
     parser.add_argument("--jsonl", action="store_true", help="print a JSON object for each picture")
     parser.add_argument(
         "--output", metavar="FILE", type=Path,
@@ -145,7 +150,9 @@ class _Run:
 
             from captioner.captioner import Captioner
 
-            captioner = Captioner.load(args.model or settings.captioner_model)
+            captioner = Captioner.load(
+                args.model or settings.captioner_model, words=settings.captioner_words
+            )
             # None: a bar on a terminal only
             for picture in tqdm(pictures, unit="picture", disable=None if several else True):
                 with tqdm.external_write_mode():
@@ -171,8 +178,9 @@ class _Run:
                 self._counts["known already"] += 1
                 return
             caption = captioner.caption(
-                content, self._args.beam_size, max_pixels=settings.captioner_max_pixels
-            )
+                content, self._args.beam_size, style=self._args.style,
+                max_pixels=settings.captioner_max_pixels,
+            )  # fmt: skip
             entry |= {"sha256": digest, **caption.to_dict(), "model": captioner.manifest.name}
             self._write(Path(path), caption, entry, writers)
         except CaptionerError as error:
@@ -203,7 +211,7 @@ class _Run:
             # A guess about something that is no photo does not belong into anybody's files.
             self._counts["no photo"] += 1
             return
-        words = Words(caption.text, caption.text, entry["model"])
+        words = Words(caption.text, caption.alt_text, entry["model"])
         for writer in writers:
             writer.write(picture, words, self._args.if_exists)
         self._counts["captioned"] += 1

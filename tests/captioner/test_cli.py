@@ -31,7 +31,7 @@ class StandIn:
         self.manifest = SimpleNamespace(name="stand-in")
         self.asked: list[tuple[str, int, int]] = []
 
-    def caption(self, content: bytes, beam_size: int, *, max_pixels: int) -> Caption:
+    def caption(self, content: bytes, beam_size: int, *, style: str, max_pixels: int) -> Caption:
         text = content.decode()
         self.asked.append((text, beam_size, max_pixels))
         if text == "broken":
@@ -45,7 +45,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[StandIn]:
     """The captioners that were loaded so far."""
     all_: list[StandIn] = []
 
-    def load(model: str | None) -> StandIn:
+    def load(model: str | None, words: str = "") -> StandIn:
         if model == "nosuch":
             raise ModelFolderError("There is no model folder 'nosuch'; give the path of one.")
         all_.append(StandIn(model))

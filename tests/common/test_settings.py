@@ -42,6 +42,7 @@ def test_defaults_are_those_of_the_readme() -> None:
         "CAPTIONER_STATE": state,
         "CAPTIONER_MAX_UPLOAD_MB": 20,
         "CAPTIONER_MAX_PIXELS": 50_000_000,
+        "CAPTIONER_WORDS": "",
         "CAPTIONER_QUEUE": 32,
         "CAPTIONER_RATE": None,
     }
