@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import flask
@@ -13,6 +14,7 @@ from werkzeug.exceptions import BadRequest, HTTPException, ServiceUnavailable
 from common.hosts import Origins, answers_to
 from common.problems import PROBLEM_TYPE, SECURITY_HEADERS, problem_json
 from common.settings import Settings
+from SocketIO_server.event_stream import EventStream
 from SocketIO_server.messages import MAX_MESSAGE
 from SocketIO_server.relay import Relay
 from SocketIO_server.stores.protocol import Store, StoreError, search_words
@@ -89,6 +91,20 @@ def add_routes(app: flask.Flask, relay: Relay, origins: Origins) -> None:
 
         return flask.Response(body(), mimetype="application/json")
 
+    @app.get("/api/captions/stream")
+    def stream() -> flask.Response:
+        """Captions as server-sent events, from now on or after the last one that the client has."""
+        given = flask.request.headers.get("Last-Event-ID") or flask.request.args.get("after")
+        if given is not None and not (given.isascii() and given.isdecimal() and len(given) <= 15):
+            raise BadRequest("Last-Event-ID must be the number of a caption.")
+        text = EventStream(relay).text(None if given is None else int(given))
+        try:
+            first = next(text)  # so that it fails, if it does, before the answer begins
+        except StoreError as error:
+            raise ServiceUnavailable(str(error)) from error
+        headers = {"X-Accel-Buffering": "no"}  # for nginx
+        return flask.Response(chain([first], text), 200, headers, "text/event-stream")
+
     @app.after_request
     def let_pages_read(response: flask.Response) -> flask.Response:
         """Let the pages that may connect over Socket.IO read the API too."""
@@ -164,6 +180,8 @@ class Guard:
             return start_response(status, [*headers, *SECURITY_HEADERS.items()], *rest)
 
         environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
+        # Eventlet would collect small events before it sends any.
+        environ["eventlet.minimum_write_chunk_size"] = 1
         refusal = self._refusal(environ)
         if refusal is None:
             return self._app(environ, start)

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from flask_socketio import SocketIO
 
@@ -63,6 +63,16 @@ class Client:
     missed: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
 
+class Listener(Protocol):
+    """Gets what is broadcast; see `EventStream`."""
+
+    def put(self, event: str, payload: dict[str, Any]) -> None:
+        """Takes an event; never waits."""
+
+    def close(self) -> None:
+        """Ends the connection, so that the client comes back and catches up."""
+
+
 class Relay:
     """The state of one relay process.
 
@@ -78,6 +88,7 @@ class Relay:
         answering: clients with a message that is not answered yet.
         working: by id, photos that are being captioned, the oldest first.
         last_broadcast: live viewers have the captions up to this number.
+        streams: clients of server-sent events, which get what is broadcast.
     """
 
     def __init__(self, socketio: SocketIO, store: Store, lock: AbstractContextManager[Any]) -> None:
@@ -91,6 +102,7 @@ class Relay:
         self.answering: set[str] = set()
         self.working: dict[str, Work] = {}
         self.last_broadcast = 0
+        self.streams: set[Listener] = set()
         self._name = secrets.token_hex(8)
         self._position = ""  # in the log; "": unknown
         self._trouble = ""  # why the log cannot be followed
@@ -216,12 +228,16 @@ class Relay:
     def _broadcast(self, event: str, payload: dict[str, Any]) -> None:
         # Never waits: what the network does not take at once goes into the viewer's queue.
         self.socketio.emit(event, payload, to=LIVE)
+        for stream in tuple(self.streams):
+            stream.put(event, payload)
 
     def _disconnect_viewers(self) -> None:
         """Cut their connections, and take up the log anew. The caller holds the lock."""
         self._position = ""
         for sid in [sid for sid, client in self.clients.items() if client.viewer]:
             self.sockets.cut(sid, LOG_LOST)
+        for stream in tuple(self.streams):
+            stream.close()
         self._begin()
 
     # Work in progress
