@@ -1,4 +1,4 @@
-// Reads new captions aloud with the browser's own voice. Off by default; the choice is remembered.
+// Reads new captions aloud with the browser's own voice. Off at first; the choice is remembered.
 
 const KEY = "read-aloud";
 const voice = window.speechSynthesis;
@@ -10,7 +10,7 @@ function remembered() {
   try {
     return localStorage.getItem(KEY);
   } catch {
-    return null; // no storage for this page: the choice lasts as long as the page
+    return null; // without storage, the choice ends with the page
   }
 }
 
@@ -24,11 +24,11 @@ export function setAloud(wanted) {
   try {
     localStorage.setItem(KEY, on ? "on" : "off");
   } catch {
-    // see above
+    // the same as in `remembered`
   }
 }
 
-/** Say `text` after what is being said now; what else waits to be said is no longer news. */
+/** Read `text` after the caption being read, and drop captions that still wait: they are old. */
 export function say(text) {
   if (!on) return;
   if (voice.pending) voice.cancel();

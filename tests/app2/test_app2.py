@@ -31,11 +31,11 @@ OWN_SCRIPTS = sorted(
     for path in (ROOT / folder).glob("*.js")
     if path.name != "socket.io.min.js"
 )
-PAGES = [
-    ROOT / "app1/templates/index.html",
-    ROOT / "app2/templates/wall.html",
-    ROOT / "common/pages/templates/base.html",
-]
+PAGES = sorted(
+    path
+    for folder in ("app1/templates", "app2/templates", "common/pages/templates")
+    for path in (ROOT / folder).glob("*.html")
+)
 STYLES = sorted(
     path
     for folder in ("app1/static", "app2/static", "common/pages/static")
@@ -101,7 +101,7 @@ def test_policy_admits_the_relay_under_the_name_asked_for(
 
 
 def test_every_answer_has_the_security_headers(client: FlaskClient) -> None:
-    for path in ("/", "/healthz", "/static/wall.js", "/shared/base.css", "/nowhere"):
+    for path in ("/", "/healthz", "/static/viewer.js", "/shared/base.css", "/nowhere"):
         with client.get(path) as answer:
             headers = answer.headers
         assert headers["X-Content-Type-Options"] == "nosniff", path

@@ -154,7 +154,7 @@ def test_app2(start_server: Callable[..., Server]) -> None:
     server = start_server("app2")
     wrong: list[str] = []
     (page,) = sound("/")
-    for case in (*sound("/healthz", "/static/wall.js", "/shared/base.css"), *malformed("/")):
+    for case in (*sound("/healthz", "/static/viewer.js", "/shared/base.css"), *malformed("/")):
         wrong += complaints(case, exchange(server.port, case.data))
         wrong += complaints(page, exchange(server.port, page.data))
     assert wrong == []

@@ -1,0 +1,72 @@
+// The requests to app1's API: caption a photo, delete a caption. Every failure is a Refusal.
+
+const API = new URL("../api/captions", import.meta.url);
+const TIME_LIMIT = 120_000; // ms for one photo, sending included
+const LONGEST_WAIT = 600; // s that a server may ask for with Retry-After
+const UNREACHABLE = "The captioner could not be reached.";
+
+/** Why a request failed; `message` is the sentence for the person. */
+export class Refusal extends Error {
+  constructor(sentence, status = 0, retryAfter = null) {
+    super(sentence);
+    this.status = status; // of the HTTP answer; 0 without one
+    this.retryAfter = retryAfter; // seconds, or null
+  }
+
+  /** From an answer whose body is problem JSON, if it can be read (null if not). */
+  static fromProblem(status, problem, retryAfter) {
+    const seconds = Number.parseInt(retryAfter, 10);
+    return new Refusal(
+      problem?.detail || problem?.title || `The captioner answered with status ${status}.`,
+      status,
+      Number.isNaN(seconds) ? null : Math.min(LONGEST_WAIT, Math.max(1, seconds)),
+    );
+  }
+}
+
+/**
+ * Send one photo, and return what the API answers about it.
+ * @param {File} file
+ * @param {AbortSignal} signal
+ * @param {(fraction: number) => void} onSent called while the photo is sent, with 1 at the end
+ */
+export function requestCaption(file, signal, onSent) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest(); // fetch() reports no progress of sending
+    request.open("POST", API);
+    request.responseType = "json";
+    request.timeout = TIME_LIMIT;
+    request.upload.onprogress = (event) => onSent(event.total ? event.loaded / event.total : 1);
+    request.upload.onload = () => onSent(1);
+    request.onload = () => {
+      const { status, response } = request;
+      if (status === 200 && response?.caption !== undefined) resolve(response);
+      else reject(Refusal.fromProblem(status, response, request.getResponseHeader("Retry-After")));
+    };
+    request.ontimeout = () => reject(new Refusal("The captioner took too long over this photo."));
+    request.onerror = () =>
+      reject(new Refusal(`${UNREACHABLE} Check that it is running, then try again.`));
+    request.onabort = () => reject(new Refusal("Removed."));
+    signal.addEventListener("abort", () => request.abort());
+    const form = new FormData();
+    form.append("image", file, file.name);
+    form.append("attention", "1");
+    request.send(form);
+  });
+}
+
+/** Delete a caption from every screen; `id` and `delete_token` are in the answer to its upload. */
+export async function requestDeletion({ id, delete_token: token }) {
+  let response;
+  try {
+    response = await fetch(`${API}/${encodeURIComponent(id)}`, {
+      method: "DELETE",
+      headers: { Authorization: `Bearer ${token}` },
+    });
+  } catch {
+    throw new Refusal(`${UNREACHABLE} Nothing was deleted yet. Try again.`);
+  }
+  if (response.ok || response.status === 404) return; // 404: it is gone already
+  const problem = await response.json().catch(() => null);
+  throw Refusal.fromProblem(response.status, problem, response.headers.get("Retry-After"));
+}

@@ -1,0 +1,180 @@
+// One photo's card, from the moment the photo is chosen to its caption and its deletion.
+
+import { showCandidates, showConfidence } from "../shared/caption.js";
+import { readOut } from "../shared/format.js";
+import { announce, byId } from "../shared/page.js";
+import { requestCaption } from "./api.js";
+import { deleteSent, keepSent } from "./sent.js";
+import { shrink } from "./shrink.js";
+import { showWords } from "./words.js";
+
+const MAX_BYTES = Number(document.body.dataset.maxUploadBytes);
+const MAX_PIXELS = Number(document.body.dataset.maxPixels);
+const MAX_RETRIES = 5; // times that a busy server is asked again without asking the person
+const FINAL = [400, 413, 415, 422]; // statuses that the same file would get again
+
+const seconds = (count) => new Promise((resolve) => setTimeout(resolve, 1000 * count));
+
+export class Card {
+  /** `queue` is called with the card when the person wants to try the photo again. */
+  constructor(file, queue) {
+    this.file = file;
+    this.aborter = new AbortController();
+    this.root = byId("card").content.firstElementChild.cloneNode(true);
+    this.part("name").textContent = file.name;
+    this.part("copy").addEventListener("click", () => this.copy());
+    this.part("again").addEventListener("click", () => queue(this));
+    this.part("remove").addEventListener("click", () => this.remove());
+    this.part("remove").hidden = false;
+    this.showPhoto();
+  }
+
+  part(name) {
+    return this.root.querySelector(`.${name}`);
+  }
+
+  /** Show the photo from the file, before it is sent; the browser applies its EXIF orientation. */
+  showPhoto() {
+    const photo = document.createElement("img");
+    photo.alt = this.file.name;
+    photo.onload = () => {
+      this.part("frame").style.setProperty("--shape", photo.naturalWidth / photo.naturalHeight);
+      this.part("frame").classList.add("shaped");
+    };
+    photo.onerror = () => {
+      photo.remove();
+      this.part("unseen").hidden = false;
+    };
+    this.photoUrl = URL.createObjectURL(this.file);
+    photo.src = this.photoUrl;
+    this.part("frame").prepend(photo);
+  }
+
+  showState(state, text, fraction = null) {
+    this.root.dataset.state = state;
+    const busy = ["waiting", "sending", "looking", "pausing"].includes(state);
+    this.root.setAttribute("aria-busy", String(busy));
+    this.part("progress").hidden = !busy;
+    this.part("state").textContent = text;
+    const bar = this.root.querySelector("progress");
+    bar.hidden = fraction === null && state !== "looking";
+    if (fraction === null) bar.removeAttribute("value");
+    else bar.value = fraction;
+    this.part("problem").hidden = true;
+    this.part("again").hidden = true;
+  }
+
+  showProblem(sentence) {
+    this.part("problem").textContent = sentence;
+    this.part("problem").hidden = false;
+  }
+
+  /** Send the photo and show the answer; resolves when the card needs nothing more. */
+  async caption() {
+    for (let tries = 1; !this.aborter.signal.aborted; tries += 1) {
+      try {
+        if (this.file.size > MAX_BYTES) await this.shrink();
+        this.showState("sending", "Sending…", 0);
+        const answer = await requestCaption(this.file, this.aborter.signal, (sent) => {
+          if (sent < 1) this.showState("sending", "Sending…", sent);
+          else this.showState("looking", "Looking at it…");
+        });
+        this.showCaption(answer);
+        return;
+      } catch (refusal) {
+        if (this.aborter.signal.aborted) return;
+        // a small file can have too many pixels
+        if (refusal.status === 413 && (await this.shrink())) continue;
+        if (refusal.retryAfter === null || tries > MAX_RETRIES) {
+          this.showFailure(refusal);
+          return;
+        }
+        await this.pause(refusal);
+      }
+    }
+  }
+
+  /** Make the photo smaller, once; false if it was done before or this browser cannot. */
+  async shrink() {
+    if (this.shrunk) return false;
+    this.showState("sending", "Making it smaller…");
+    const smaller = await shrink(this.file, MAX_BYTES, MAX_PIXELS);
+    this.shrunk = true;
+    if (!smaller) return false; // the server's answer then names the problem
+    this.file = smaller;
+    this.part("name").textContent = `${smaller.name}, made smaller to fit the limit`;
+    return true;
+  }
+
+  /** Wait as long as the server asked for, counting down. */
+  async pause(refusal) {
+    for (let left = refusal.retryAfter; left > 0 && !this.aborter.signal.aborted; left -= 1) {
+      this.showState("pausing", `${refusal.message} Trying again in ${left} s.`);
+      await seconds(1);
+    }
+  }
+
+  showFailure(refusal) {
+    this.showState("failed", "");
+    this.showProblem(refusal.message);
+    this.part("again").hidden = FINAL.includes(refusal.status);
+    announce(`${this.file.name}: ${refusal.message}`);
+  }
+
+  showCaption(answer) {
+    this.answer = answer;
+    this.showState("done", "");
+    const photo = this.part("frame").querySelector("img");
+    if (photo) photo.alt = readOut(answer);
+    this.part("caption").textContent = answer.caption;
+    this.part("caption").hidden = false;
+    showConfidence(this.root, answer);
+    showWords(this.root, answer.caption, answer.words ?? []);
+    showCandidates(this.root, answer.candidates ?? []);
+    for (const note of this.root.querySelectorAll("[data-published]")) {
+      note.hidden = note.dataset.published !== answer.published;
+    }
+    this.part("copy").hidden = false;
+    this.part("remove").textContent = "Delete from every screen";
+    keepSent(answer);
+    announce(`${this.file.name}: ${readOut(answer)}`);
+  }
+
+  async copy() {
+    const button = this.part("copy");
+    try {
+      await navigator.clipboard.writeText(this.answer.caption);
+    } catch {
+      // outside a secure context there is no clipboard; the older command copies a selection
+      getSelection().selectAllChildren(this.part("caption"));
+      document.execCommand("copy");
+      getSelection().removeAllRanges();
+    }
+    button.textContent = "Copied";
+    announce("Caption copied.");
+    await seconds(2);
+    button.textContent = "Copy caption";
+  }
+
+  /** Remove the card; a caption is deleted from every screen first, or the card stays. */
+  async remove() {
+    const button = this.part("remove");
+    if (this.answer) {
+      button.disabled = true;
+      try {
+        await deleteSent(this.answer);
+      } catch (refusal) {
+        button.disabled = false;
+        this.showProblem(refusal.message);
+        announce(refusal.message);
+        return;
+      }
+    }
+    this.aborter.abort();
+    URL.revokeObjectURL(this.photoUrl);
+    const next = this.root.nextElementSibling ?? this.root.previousElementSibling;
+    this.root.remove();
+    (next?.querySelector(".remove") ?? byId("choose")).focus();
+    announce(this.answer ? "Deleted from every screen." : "Removed.");
+  }
+}
