@@ -1,10 +1,10 @@
 // Reads new captions aloud with the browser's own voice. Off at first; the choice is remembered.
 
-const KEY = "read-aloud";
-const voice = window.speechSynthesis;
+import { byId } from "../shared/page.js";
 
-export const canSpeak = Boolean(voice);
-let on = canSpeak && remembered() === "on";
+const KEY = "read-aloud";
+const voice = window.speechSynthesis; // undefined where a browser has none
+let on = Boolean(voice) && remembered() === "on";
 
 function remembered() {
   try {
@@ -14,11 +14,7 @@ function remembered() {
   }
 }
 
-export function isAloud() {
-  return on;
-}
-
-export function setAloud(wanted) {
+function turn(wanted) {
   on = wanted;
   if (!on) voice.cancel();
   try {
@@ -35,4 +31,17 @@ export function say(text) {
   const utterance = new SpeechSynthesisUtterance(text);
   utterance.lang = "en";
   voice.speak(utterance);
+}
+
+/** Show the button that turns reading on and off, where the browser has a voice. */
+export function startAloud() {
+  const button = byId("aloud");
+  const show = () => button.setAttribute("aria-pressed", String(on));
+  button.hidden = !voice;
+  button.addEventListener("click", () => {
+    turn(!on);
+    show();
+    say("New captions are read aloud.");
+  });
+  show();
 }

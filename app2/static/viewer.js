@@ -3,9 +3,10 @@
 
 import { baseName, readOut } from "../shared/format.js";
 import { announce, byId } from "../shared/page.js";
-import { canSpeak, isAloud, say, setAloud } from "./aloud.js";
+import { say, startAloud } from "./aloud.js";
 import { makeCard, releaseCard, updateCard } from "./card.js";
 import { Entries } from "./entries.js";
+import { startFullScreen } from "./full-screen.js";
 
 const PAGE = 48; // cards shown at first, and more with each "Show more"
 const WORKING_SHOWN = 120_000; // ms until a photo without any news leaves the page
@@ -244,47 +245,9 @@ async function searchFurther() {
   render();
 }
 
-// --- controls ------------------------------------------------------------------------------------
-
-function showAloud() {
-  byId("aloud").setAttribute("aria-pressed", String(isAloud()));
-}
-
-async function keepAwake() {
-  try {
-    await navigator.wakeLock?.request("screen");
-  } catch {
-    // then the screen sleeps as usual
-  }
-}
-
-function startControls() {
-  byId("search").addEventListener("submit", (event) => event.preventDefault());
-  byId("words").addEventListener("input", startSearch);
-  byId("more").addEventListener("click", showMore);
-
-  byId("aloud").hidden = !canSpeak;
-  byId("aloud").addEventListener("click", () => {
-    setAloud(!isAloud());
-    showAloud();
-    say("New captions are read aloud.");
-  });
-  showAloud();
-
-  const fullScreen = byId("full-screen");
-  fullScreen.hidden = !document.fullscreenEnabled;
-  fullScreen.addEventListener("click", () => {
-    if (document.fullscreenElement) document.exitFullscreen();
-    else document.documentElement.requestFullscreen().then(keepAwake);
-  });
-  document.addEventListener("visibilitychange", () => {
-    if (document.fullscreenElement && !document.hidden) keepAwake(); // hiding the page released it
-  });
-  document.addEventListener("fullscreenchange", () => {
-    const words = document.fullscreenElement ? "Leave full screen" : "Full screen";
-    fullScreen.lastElementChild.textContent = words;
-  });
-}
-
-startControls();
+byId("search").addEventListener("submit", (event) => event.preventDefault());
+byId("words").addEventListener("input", startSearch);
+byId("more").addEventListener("click", showMore);
+startAloud();
+startFullScreen();
 connect();
