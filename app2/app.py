@@ -1,7 +1,7 @@
 """app2: serves the viewer page, on which captions appear live.
 
-No caption passes through this process: the page's script talks to the relay directly, so this
-server keeps no state and needs no token.
+The page's script connects to the relay itself, so this server sees no captions, keeps no state and
+needs no token.
 
     cd app2 && python app.py
 """
@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-if __name__ == "__main__":  # started alone: the checkout's root takes the place of this folder
+if __name__ == "__main__":  # started alone: import from the checkout's root, not this folder
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from flask import Flask, render_template
@@ -34,8 +34,8 @@ def create_app(settings: Settings) -> Flask:
     share_pages(app, settings, connect=lambda: relay_sources(settings))
 
     @app.get("/")
-    def viewer() -> str:
-        """The page; an empty relay address tells its script to use the page's own host name."""
+    def viewer_page() -> str:
+        """The page. With an empty `relay_url`, its script uses the page's own host name."""
         return render_template(
             "viewer.html",
             relay_url=settings.relay_public_url,
@@ -52,7 +52,7 @@ def create_app(settings: Settings) -> Flask:
 
 
 def main() -> int:
-    """Serve until SIGTERM or SIGINT, then finish what is being answered.
+    """Serve until SIGTERM or SIGINT, then finish the requests in progress.
 
     Returns:
         The exit status: 0; 1 when the port is taken; 2 for wrong settings.

@@ -42,7 +42,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def servers(state: str) -> Iterator[tuple[str, str]]:
-    """The three servers; yields the addresses of the upload page and of the wall."""
+    """The three servers; yields the addresses of the upload page and of the viewer page."""
     ports = {name: free_port() for name in ("RELAY", "APP1", "APP2")}
     environment = {f"{name}_PORT": str(port) for name, port in ports.items()}
     process = subprocess.Popen(
@@ -86,7 +86,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         state = stack.enter_context(tempfile.TemporaryDirectory())
         profile = stack.enter_context(tempfile.TemporaryDirectory())
-        upload_page, wall = stack.enter_context(servers(state))
+        upload_page, viewer_page = stack.enter_context(servers(state))
         browser = Chromium(Path(profile))
         stack.callback(browser.quit)
         browser.set_width(*SIZE)
@@ -105,7 +105,7 @@ def main() -> None:
             scrollTo(0, 0);""")
         take(browser, "app1.png")
 
-        browser.open(wall)
+        browser.open(viewer_page)
         wait_for(browser, ".card[data-state=done]", len(PHOTOS))
         take(browser, "app2.png")
 

@@ -1,47 +1,51 @@
-// Requests to app1's API: a caption for a photo, and its deletion.
-
-import { dropSent } from "./sent.js";
+// The requests to app1's API: caption a photo, delete a caption. Every failure is a Refusal.
 
 const API = new URL("../api/captions", import.meta.url);
 const TIME_LIMIT = 120_000; // ms for one photo, sending included
+const LONGEST_WAIT = 600; // s that a server may ask for with Retry-After
+const UNREACHABLE = "The captioner could not be reached.";
 
-/** The API's answer where there is no caption; `message` is the sentence for the person. */
+/** Why a request failed; `message` is the sentence for the person. */
 export class Refusal extends Error {
   constructor(sentence, status = 0, retryAfter = null) {
     super(sentence);
-    this.status = status;
+    this.status = status; // of the HTTP answer; 0 without one
     this.retryAfter = retryAfter; // seconds, or null
   }
 
-  static from(status, body, retryAfter) {
+  /** From an answer whose body is problem JSON, if it can be read (null if not). */
+  static fromProblem(status, problem, retryAfter) {
     const seconds = Number.parseInt(retryAfter, 10);
     return new Refusal(
-      body?.detail || body?.title || `The captioner answered with status ${status}.`,
+      problem?.detail || problem?.title || `The captioner answered with status ${status}.`,
       status,
-      Number.isNaN(seconds) ? null : Math.min(600, Math.max(1, seconds)),
+      Number.isNaN(seconds) ? null : Math.min(LONGEST_WAIT, Math.max(1, seconds)),
     );
   }
 }
 
-/** POST one photo. `onSent(fraction)` reports the progress of sending, which fetch() does not. */
+/**
+ * Send one photo, and return what the API answers about it.
+ * @param {File} file
+ * @param {AbortSignal} signal
+ * @param {(fraction: number) => void} onSent called while the photo is sent, with 1 at the end
+ */
 export function requestCaption(file, signal, onSent) {
   return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest();
+    const request = new XMLHttpRequest(); // fetch() reports no progress of sending
     request.open("POST", API);
     request.responseType = "json";
     request.timeout = TIME_LIMIT;
     request.upload.onprogress = (event) => onSent(event.total ? event.loaded / event.total : 1);
     request.upload.onload = () => onSent(1);
     request.onload = () => {
-      if (request.status === 200 && request.response?.caption !== undefined) {
-        resolve(request.response);
-      } else {
-        reject(Refusal.from(request.status, request.response, request.getResponseHeader("Retry-After")));
-      }
+      const { status, response } = request;
+      if (status === 200 && response?.caption !== undefined) resolve(response);
+      else reject(Refusal.fromProblem(status, response, request.getResponseHeader("Retry-After")));
     };
     request.ontimeout = () => reject(new Refusal("The captioner took too long over this photo."));
     request.onerror = () =>
-      reject(new Refusal("The captioner could not be reached. See that it is running, then try again."));
+      reject(new Refusal(`${UNREACHABLE} Check that it is running, then try again.`));
     request.onabort = () => reject(new Refusal("Removed."));
     signal.addEventListener("abort", () => request.abort());
     const form = new FormData();
@@ -51,7 +55,7 @@ export function requestCaption(file, signal, onSent) {
   });
 }
 
-/** Delete a caption from every screen, and from this tab's own list. */
+/** Delete a caption from every screen; `id` and `delete_token` are in the answer to its upload. */
 export async function requestDeletion({ id, delete_token: token }) {
   let response;
   try {
@@ -60,11 +64,9 @@ export async function requestDeletion({ id, delete_token: token }) {
       headers: { Authorization: `Bearer ${token}` },
     });
   } catch {
-    throw new Refusal("The captioner could not be reached, so nothing was deleted yet. Try again.");
+    throw new Refusal(`${UNREACHABLE} Nothing was deleted yet. Try again.`);
   }
-  if (!response.ok && response.status !== 404) {
-    const body = await response.json().catch(() => null);
-    throw Refusal.from(response.status, body, response.headers.get("Retry-After"));
-  }
-  dropSent(id);
+  if (response.ok || response.status === 404) return; // 404: it is gone already
+  const problem = await response.json().catch(() => null);
+  throw Refusal.fromProblem(response.status, problem, response.headers.get("Retry-After"));
 }

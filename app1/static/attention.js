@@ -1,10 +1,9 @@
-// Shows where the model looked while it wrote a word: the photo darkens except there.
-// It draws on a canvas over the photo.
+// Shows where the model looked while it wrote a word: a canvas over the photo darkens the rest.
 
-const SIZE = 64; // pixels a side of the canvas; CSS stretches it over the photo, smoothly
-const DARKEST = 0.78;
+const SIZE = 64; // pixels of the canvas in each direction; CSS stretches it over the photo
+const DARKEST = 0.78; // opacity
 
-/** Cubic B-spline weights of the four neighbours at offset t in [0, 1): smooth, never negative. */
+/** Weights of four neighbours at offset t in [0, 1): a cubic B-spline is smooth, never negative. */
 function spline(t) {
   const u = 1 - t;
   return [u * u * u, 3 * t * t * t - 6 * t * t + 4, 3 * u * u * u - 6 * u * u + 4, t * t * t].map(
@@ -12,22 +11,23 @@ function spline(t) {
   );
 }
 
-/** `values` (any length) resampled to `length` places, each cell's value at its centre. */
+/** Resample `values` to `length` values; each value is at the centre of its cell. */
 function resample(values, length) {
   return Array.from({ length }, (_, i) => {
     const place = ((i + 0.5) * values.length) / length - 0.5;
     const first = Math.floor(place);
     return spline(place - first).reduce((sum, weight, k) => {
-      const cell = Math.min(values.length - 1, Math.max(0, first - 1 + k)); // edges go on outwards
+      const cell = Math.min(values.length - 1, Math.max(0, first - 1 + k)); // repeat the edge
       return sum + weight * values[cell];
     }, 0);
   });
 }
 
-/** Draw the attention grid (rows x columns, summing to 1) as a veil over the photo. */
+/** Draw an attention grid (rows x columns, with sum 1) as a veil over the photo. */
 export function showAttention(canvas, grid) {
-  const wide = grid.map((row) => resample(row, SIZE)); // (rows, SIZE)
-  const columns = wide[0].map((_, x) => resample(wide.map((row) => row[x]), SIZE)); // (SIZE, SIZE), x first
+  const rows = grid.map((row) => resample(row, SIZE)); // (rows of the grid, SIZE)
+  const column = (x) => rows.map((row) => row[x]);
+  const columns = rows[0].map((_, x) => resample(column(x), SIZE)); // [x][y]
   const most = Math.max(...columns.map((column) => Math.max(...column)));
   canvas.width = SIZE;
   canvas.height = SIZE;
@@ -47,7 +47,7 @@ export function showAttention(canvas, grid) {
   canvas.hidden = false;
 }
 
-/** Where the grid has its peak, in words: "upper left", "middle", or "all over" when it has none. */
+/** Where the peak of the grid is: "at the upper left", or "all over the picture" without a peak. */
 export function whereItLooked(grid) {
   const cells = grid.flat();
   const most = Math.max(...cells);

@@ -1,4 +1,4 @@
-// The camera dialog: a live picture, a shutter, and the other camera where there is one.
+// The camera dialog: a live picture, a shutter button, and a button for the other camera, if any.
 
 const dialog = document.getElementById("camera");
 const video = dialog.querySelector("video");
@@ -9,7 +9,8 @@ let stream = null;
 let facing = "environment";
 
 const REASONS = {
-  NotAllowedError: "The browser was not allowed to use the camera. Allow it in the browser's site settings.",
+  NotAllowedError:
+    "The browser was not allowed to use the camera. Allow it in the browser's site settings.",
   NotFoundError: "No camera was found on this device.",
   NotReadableError: "Another program is using the camera. Close it and try again.",
 };
@@ -22,7 +23,7 @@ async function start() {
     const wanted = { facingMode: facing, width: { ideal: 1920 }, height: { ideal: 1440 } };
     const started = await navigator.mediaDevices.getUserMedia({ video: wanted });
     if (!dialog.open) {
-      started.getTracks().forEach((track) => track.stop()); // closed while the browser was asking
+      started.getTracks().forEach((track) => track.stop()); // closed meanwhile
       return;
     }
     stream = started;
@@ -46,7 +47,7 @@ export function hasCamera() {
   return window.isSecureContext && Boolean(navigator.mediaDevices?.getUserMedia);
 }
 
-/** Open the dialog; `take` is called with a File for the photo taken. */
+/** Open the dialog; `take` is called with the photo as a File. */
 export function openCamera(take) {
   shutter.onclick = () => {
     const canvas = document.createElement("canvas");
@@ -68,7 +69,7 @@ export function openCamera(take) {
 }
 
 video.addEventListener("loadeddata", () => {
-  shutter.disabled = false; // before that, there is no picture to take
+  shutter.disabled = false; // there is a picture to take now
 });
 otherCamera.addEventListener("click", () => {
   facing = facing === "environment" ? "user" : "environment";

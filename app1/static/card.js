@@ -1,38 +1,39 @@
-// One photo's card: sends the photo, follows its state, and shows its caption. Text is added as text
-// nodes only.
+// One photo's card, from the moment the photo is chosen to its caption and its deletion.
 
-import { announce, byId, wait } from "../shared/dom.js";
-import { readOut, showConfidence } from "../shared/format.js";
-import { requestCaption, requestDeletion } from "./api.js";
-import { keepSent } from "./sent.js";
+import { showCandidates, showConfidence } from "../shared/caption.js";
+import { readOut } from "../shared/format.js";
+import { announce, byId } from "../shared/page.js";
+import { requestCaption } from "./api.js";
+import { deleteSent, keepSent } from "./sent.js";
 import { shrink } from "./shrink.js";
-import { showOthers, showWords } from "./words.js";
+import { showWords } from "./words.js";
 
 const MAX_BYTES = Number(document.body.dataset.maxUploadBytes);
 const MAX_PIXELS = Number(document.body.dataset.maxPixels);
-const PATIENCE = 5; // times that a busy server is asked again before the person is
+const MAX_RETRIES = 5; // times that a busy server is asked again without asking the person
+const FINAL = [400, 413, 415, 422]; // statuses that the same file would get again
 
-/**
- * One photo on the page, from the moment it is chosen to its caption and its deletion.
- * `onAgain(card)` is called when the person asks to try again, `onRemoved()` when the card has gone.
- */
+const seconds = (count) => new Promise((resolve) => setTimeout(resolve, 1000 * count));
+
 export class Card {
-  constructor(file, { onAgain, onRemoved }) {
-    this.onRemoved = onRemoved;
+  /** `queue` is called with the card when the person wants to try the photo again. */
+  constructor(file, queue) {
     this.file = file;
     this.aborter = new AbortController();
     this.root = byId("card").content.firstElementChild.cloneNode(true);
-    this.part = (name) => this.root.querySelector(`.${name}`);
     this.part("name").textContent = file.name;
-    this.part("problem").hidden = true;
     this.part("copy").addEventListener("click", () => this.copy());
-    this.part("again").addEventListener("click", () => onAgain(this));
+    this.part("again").addEventListener("click", () => queue(this));
     this.part("remove").addEventListener("click", () => this.remove());
     this.part("remove").hidden = false;
     this.showPhoto();
   }
 
-  /** The photo at once, straight from the file; the browser turns it as its EXIF says. */
+  part(name) {
+    return this.root.querySelector(`.${name}`);
+  }
+
+  /** Show the photo from the file, before it is sent; the browser applies its EXIF orientation. */
   showPhoto() {
     const photo = document.createElement("img");
     photo.alt = this.file.name;
@@ -63,11 +64,16 @@ export class Card {
     this.part("again").hidden = true;
   }
 
-  /** Send the photo and show what comes back; resolves when this card needs nothing more. */
+  showProblem(sentence) {
+    this.part("problem").textContent = sentence;
+    this.part("problem").hidden = false;
+  }
+
+  /** Send the photo and show the answer; resolves when the card needs nothing more. */
   async caption() {
     for (let tries = 1; !this.aborter.signal.aborted; tries += 1) {
       try {
-        await this.shrinkIf(this.file.size > MAX_BYTES);
+        if (this.file.size > MAX_BYTES) await this.shrink();
         this.showState("sending", "Sending…", 0);
         const answer = await requestCaption(this.file, this.aborter.signal, (sent) => {
           if (sent < 1) this.showState("sending", "Sending…", sent);
@@ -77,10 +83,10 @@ export class Card {
         return;
       } catch (refusal) {
         if (this.aborter.signal.aborted) return;
-        const tooManyPixels = refusal.status === 413 && !this.shrunk;
-        if (tooManyPixels && (await this.shrinkIf(true))) continue;
-        if (refusal.retryAfter === null || tries > PATIENCE) {
-          this.showProblem(refusal);
+        // a small file can have too many pixels
+        if (refusal.status === 413 && (await this.shrink())) continue;
+        if (refusal.retryAfter === null || tries > MAX_RETRIES) {
+          this.showFailure(refusal);
           return;
         }
         await this.pause(refusal);
@@ -88,13 +94,13 @@ export class Card {
     }
   }
 
-  /** Make the photo smaller in this browser and say so; false if it cannot. */
-  async shrinkIf(needed) {
-    if (!needed || this.shrunk) return false;
+  /** Make the photo smaller, once; false if it was done before or this browser cannot. */
+  async shrink() {
+    if (this.shrunk) return false;
     this.showState("sending", "Making it smaller…");
     const smaller = await shrink(this.file, MAX_BYTES, MAX_PIXELS);
     this.shrunk = true;
-    if (!smaller) return false; // the server then says in its own words what is wrong
+    if (!smaller) return false; // the server's answer then names the problem
     this.file = smaller;
     this.part("name").textContent = `${smaller.name}, made smaller to fit the limit`;
     return true;
@@ -104,16 +110,14 @@ export class Card {
   async pause(refusal) {
     for (let left = refusal.retryAfter; left > 0 && !this.aborter.signal.aborted; left -= 1) {
       this.showState("pausing", `${refusal.message} Trying again in ${left} s.`);
-      await wait(1);
+      await seconds(1);
     }
   }
 
-  showProblem(refusal) {
+  showFailure(refusal) {
     this.showState("failed", "");
-    this.part("problem").textContent = refusal.message;
-    this.part("problem").hidden = false;
-    // the same bytes would get the same answer
-    this.part("again").hidden = [400, 413, 415, 422].includes(refusal.status);
+    this.showProblem(refusal.message);
+    this.part("again").hidden = FINAL.includes(refusal.status);
     announce(`${this.file.name}: ${refusal.message}`);
   }
 
@@ -126,13 +130,10 @@ export class Card {
     this.part("caption").hidden = false;
     showConfidence(this.root, answer);
     showWords(this.root, answer.caption, answer.words ?? []);
-    showOthers(this.root, (answer.candidates ?? []).slice(1));
-    const published = this.part("published");
-    published.textContent =
-      answer.published === "queued"
-        ? "The relay is away. The caption will appear on the wall when it is back."
-        : "On the wall.";
-    published.hidden = false;
+    showCandidates(this.root, answer.candidates ?? []);
+    for (const note of this.root.querySelectorAll("[data-published]")) {
+      note.hidden = note.dataset.published !== answer.published;
+    }
     this.part("copy").hidden = false;
     this.part("remove").textContent = "Delete from every screen";
     keepSent(answer);
@@ -144,29 +145,27 @@ export class Card {
     try {
       await navigator.clipboard.writeText(this.answer.caption);
     } catch {
-      // no clipboard without a secure context: select the text and use the older command
-      const caption = this.part("caption");
-      getSelection().selectAllChildren(caption);
+      // outside a secure context there is no clipboard; the older command copies a selection
+      getSelection().selectAllChildren(this.part("caption"));
       document.execCommand("copy");
       getSelection().removeAllRanges();
     }
     button.textContent = "Copied";
     announce("Caption copied.");
-    await wait(2);
+    await seconds(2);
     button.textContent = "Copy caption";
   }
 
-  /** Off this page and, once captioned, off every screen; the card stays if that did not work. */
+  /** Remove the card; a caption is deleted from every screen first, or the card stays. */
   async remove() {
     const button = this.part("remove");
     if (this.answer) {
       button.disabled = true;
       try {
-        await requestDeletion(this.answer);
+        await deleteSent(this.answer);
       } catch (refusal) {
         button.disabled = false;
-        this.part("problem").textContent = refusal.message;
-        this.part("problem").hidden = false;
+        this.showProblem(refusal.message);
         announce(refusal.message);
         return;
       }
@@ -175,7 +174,6 @@ export class Card {
     URL.revokeObjectURL(this.photoUrl);
     const next = this.root.nextElementSibling ?? this.root.previousElementSibling;
     this.root.remove();
-    this.onRemoved();
     (next?.querySelector(".remove") ?? byId("choose")).focus();
     announce(this.answer ? "Deleted from every screen." : "Removed.");
   }

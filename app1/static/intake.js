@@ -1,17 +1,45 @@
-// The ways in for photos: choosing, the camera, dropping and pasting.
+// Takes photos in (choose, drop, paste, camera), and captions them one after the other.
 
-import { byId } from "../shared/dom.js";
+import { byId } from "../shared/page.js";
 import { hasCamera, openCamera } from "./camera.js";
+import { Card } from "./card.js";
 
-/** Start all ways; `add(files)` takes photos, `showMessage(text)` says why something is none. */
-export function startIntake(add, showMessage) {
-  acceptChoice(add);
-  acceptCamera(add);
-  acceptDrop(add, showMessage);
-  acceptPaste(add, showMessage);
+const cards = byId("cards");
+const message = byId("message");
+
+// One at a time: the first caption comes soon, and the server's queue stays free for others.
+const waiting = [];
+let working = false;
+
+async function queue(card) {
+  card.showState("waiting", "Waiting its turn");
+  waiting.push(card);
+  if (working) return;
+  working = true;
+  while (waiting.length > 0) await waiting.shift().caption();
+  working = false;
 }
 
-function acceptChoice(add) {
+/** Show a sentence above the cards; "" hides it. */
+export function showMessage(text) {
+  message.className = "message error";
+  message.textContent = text;
+  message.hidden = text === "";
+  message.scrollIntoView({ block: "nearest" });
+}
+
+/** Add a card for each file, in their order, above the earlier cards. */
+function add(files) {
+  const photos = [...files];
+  if (photos.length === 0) return;
+  showMessage("");
+  const added = photos.map((file) => new Card(file, queue));
+  cards.prepend(...added.map((card) => card.root));
+  added.forEach(queue);
+  cards.scrollIntoView({ block: "nearest" });
+}
+
+function acceptChoice() {
   const input = byId("image");
   byId("choose").addEventListener("click", () => input.click());
   for (const field of [input, byId("capture")]) {
@@ -22,20 +50,20 @@ function acceptChoice(add) {
   }
 }
 
-function acceptCamera(add) {
+function acceptCamera() {
   const button = byId("use-camera");
-  const finger = matchMedia("(pointer: coarse)").matches;
-  if (!hasCamera() && !finger) return; // nothing that a click could open
+  const touch = matchMedia("(pointer: coarse)").matches;
+  if (!hasCamera() && !touch) return;
   button.hidden = false;
   button.addEventListener("click", () => {
     if (hasCamera()) openCamera((file) => add([file]));
-    else byId("capture").click();
+    else byId("capture").click(); // opens the camera app of a phone
   });
 }
 
-function acceptDrop(add, showMessage) {
+function acceptDrop() {
   const veil = byId("drop-veil");
-  let depth = 0; // dragenter and dragleave come for every element on the way
+  let depth = 0; // dragenter and dragleave also come from each element under the pointer
   addEventListener("dragenter", (event) => {
     event.preventDefault();
     depth += 1;
@@ -61,7 +89,7 @@ function acceptDrop(add, showMessage) {
   });
 }
 
-function acceptPaste(add, showMessage) {
+function acceptPaste() {
   addEventListener("paste", (event) => {
     const files = [...event.clipboardData.files];
     if (files.length > 0) {
@@ -71,4 +99,12 @@ function acceptPaste(add, showMessage) {
       showMessage("There is no picture on the clipboard.");
     }
   });
+}
+
+/** Start to accept photos in every way that this browser has. */
+export function acceptPhotos() {
+  acceptChoice();
+  acceptCamera();
+  acceptDrop();
+  acceptPaste();
 }

@@ -1,17 +1,21 @@
-// Remembers what this tab has sent, so that it can still be deleted after the page was loaded again:
-// of each caption its id, its delete token and its sentence, never the photo. In the tab's own storage,
-// which ends with the tab, so that the next person at this browser does not find it.
+// What this tab has sent, so that it can still be deleted after a reload. Keeps the id, the delete
+// token and the sentence of each caption, never the photo. The tab's own storage ends with the tab,
+// so the next person at a shared browser finds nothing.
+
+import { announce, byId } from "../shared/page.js";
+import { requestDeletion } from "./api.js";
 
 const KEY = "sent";
 const KEPT = 50;
-const DAY = 86_400_000; // ms; for a tab that stays open
+const DAY = 86_400_000; // ms; the limit for a tab that stays open
 
 /** Oldest first: [{id, delete_token, caption, at}] */
 export function allSent() {
   try {
-    return JSON.parse(sessionStorage.getItem(KEY) ?? "[]").filter(({ at }) => Date.now() - at < DAY);
+    const sent = JSON.parse(sessionStorage.getItem(KEY) ?? "[]");
+    return sent.filter(({ at }) => Date.now() - at < DAY);
   } catch {
-    return []; // no storage for this page
+    return []; // the browser gives this page no storage
   }
 }
 
@@ -19,7 +23,7 @@ function store(sent) {
   try {
     sessionStorage.setItem(KEY, JSON.stringify(sent.slice(-KEPT)));
   } catch {
-    // see above: then only the cards on the page can be deleted
+    // without storage, only the cards on the page can be deleted
   }
 }
 
@@ -28,7 +32,36 @@ export function keepSent({ id, delete_token, caption }) {
   store([...allSent(), { id, delete_token, caption, at: Date.now() }]);
 }
 
-/** It has been deleted. */
-export function dropSent(id) {
-  store(allSent().filter((one) => one.id !== id));
+/** Delete a caption from every screen and from this tab's memory; throws a Refusal. */
+export async function deleteSent(answer) {
+  await requestDeletion(answer);
+  store(allSent().filter(({ id }) => id !== answer.id));
+}
+
+/** List what this tab sent before a reload, to be deleted; `onProblem` is called with a sentence. */
+export function showEarlier(onProblem) {
+  const section = byId("earlier");
+  const list = section.querySelector("ul");
+  for (const answer of allSent()) {
+    const row = byId("earlier-row").content.firstElementChild.cloneNode(true);
+    const button = row.querySelector("button");
+    row.querySelector(".text").textContent = answer.caption;
+    button.addEventListener("click", async () => {
+      button.disabled = true;
+      try {
+        await deleteSent(answer);
+      } catch (refusal) {
+        button.disabled = false;
+        onProblem(refusal.message);
+        return;
+      }
+      const next = row.nextElementSibling ?? row.previousElementSibling;
+      row.remove();
+      section.hidden = list.childElementCount === 0;
+      (next?.querySelector("button") ?? byId("choose")).focus();
+      announce("Deleted from every screen.");
+    });
+    list.prepend(row); // the newest first
+  }
+  section.hidden = list.childElementCount === 0;
 }

@@ -1,9 +1,9 @@
-// Makes a photo smaller in the browser, for one that the server would refuse as too large.
+// Makes a photo smaller in the browser, when the server would refuse it as too large.
 
-const LONGEST_SIDES = [4000, 2800, 1800, 1000]; // pixels; far more than the model looks at
+const LONGEST_SIDES = [4000, 2800, 1800, 1000]; // pixels; the model needs far fewer
 
 /**
- * A JPEG of the same photo, upright, within the limits; null if this browser cannot read it.
+ * Return an upright JPEG of the photo within the limits, or null if this browser cannot make one.
  * @param {File} file
  * @param {number} maxBytes
  * @param {number} maxPixels
@@ -19,11 +19,12 @@ export async function shrink(file, maxBytes, maxPixels) {
   const canvas = document.createElement("canvas");
   try {
     for (const longest of LONGEST_SIDES) {
-      const scale = Math.min(1, longest / Math.max(width, height), Math.sqrt(maxPixels / (width * height)));
+      const bySide = longest / Math.max(width, height);
+      const scale = Math.min(1, bySide, Math.sqrt(maxPixels / (width * height)));
       canvas.width = Math.max(1, Math.floor(scale * width));
       canvas.height = Math.max(1, Math.floor(scale * height));
       const context = canvas.getContext("2d");
-      context.fillStyle = "#fff"; // under transparency, which JPEG has not
+      context.fillStyle = "#fff"; // behind transparent parts; a JPEG has none
       context.fillRect(0, 0, canvas.width, canvas.height);
       context.imageSmoothingQuality = "high";
       context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);

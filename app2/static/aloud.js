@@ -1,38 +1,47 @@
-// Reads new captions aloud with the browser's own voice. Off by default; the choice is remembered.
+// Reads new captions aloud with the browser's own voice. Off at first; the choice is remembered.
+
+import { byId } from "../shared/page.js";
 
 const KEY = "read-aloud";
-const voice = window.speechSynthesis;
-
-export const canSpeak = Boolean(voice);
-let on = canSpeak && remembered() === "on";
+const voice = window.speechSynthesis; // undefined where a browser has none
+let on = Boolean(voice) && remembered() === "on";
 
 function remembered() {
   try {
     return localStorage.getItem(KEY);
   } catch {
-    return null; // no storage for this page: the choice lasts as long as the page
+    return null; // without storage, the choice ends with the page
   }
 }
 
-export function isAloud() {
-  return on;
-}
-
-export function setAloud(wanted) {
+function turn(wanted) {
   on = wanted;
   if (!on) voice.cancel();
   try {
     localStorage.setItem(KEY, on ? "on" : "off");
   } catch {
-    // see above
+    // the same as in `remembered`
   }
 }
 
-/** Say `text` after what is being said now; what else waits to be said is no longer news. */
+/** Read `text` after the caption being read, and drop captions that still wait: they are old. */
 export function say(text) {
   if (!on) return;
   if (voice.pending) voice.cancel();
   const utterance = new SpeechSynthesisUtterance(text);
   utterance.lang = "en";
   voice.speak(utterance);
+}
+
+/** Show the button that turns reading on and off, where the browser has a voice. */
+export function startAloud() {
+  const button = byId("aloud");
+  const show = () => button.setAttribute("aria-pressed", String(on));
+  button.hidden = !voice;
+  button.addEventListener("click", () => {
+    turn(!on);
+    show();
+    say("New captions are read aloud.");
+  });
+  show();
 }

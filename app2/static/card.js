@@ -1,27 +1,29 @@
-// One photo with its caption, made from the page's template. Captions, names and pictures come from
-// anybody who may publish: text is added as text nodes only, and a picture only as an image.
+// One photo's card on the page, made from the page's template. Captions, names and photos are not
+// trusted: text goes in as text nodes only, and a photo only as an image.
 
-import { baseName, clockTime, percent, showConfidence } from "../shared/format.js";
+import { showCandidates, showConfidence } from "../shared/caption.js";
+import { baseName, clockTime } from "../shared/format.js";
+import { byId } from "../shared/page.js";
 
-const template = document.getElementById("card");
-const pictures = new WeakMap(); // element -> object URL to release
+const MAX_CANDIDATES = 4; // the caption included
+const photos = new WeakMap(); // card -> {thumbnail, url}
 
-/** A new element for `entry`. */
+/** A new card for `entry`. */
 export function makeCard(entry) {
-  const element = template.content.firstElementChild.cloneNode(true);
-  updateCard(element, entry);
-  return element;
+  const card = byId("card").content.firstElementChild.cloneNode(true);
+  updateCard(card, entry);
+  return card;
 }
 
 /** Show the present state of `entry`. */
-export function updateCard(element, entry) {
-  const part = (name) => element.querySelector(`.${name}`);
-  element.dataset.state = entry.state;
-  element.dataset.id = entry.id ?? "";
-  element.setAttribute("aria-busy", String(entry.state === "working"));
-  showPicture(element, entry.thumbnail);
+export function updateCard(card, entry) {
+  const part = (name) => card.querySelector(`.${name}`);
+  card.dataset.state = entry.state;
+  card.dataset.id = entry.id ?? "";
+  card.setAttribute("aria-busy", String(entry.state === "working"));
+  showPhoto(card, entry.thumbnail);
   part("name").textContent = baseName(entry.image_path);
-  const time = element.querySelector("time");
+  const time = card.querySelector("time");
   time.textContent = clockTime(entry.created_at);
   if (time.textContent) time.dateTime = entry.created_at;
   part("caption").textContent = {
@@ -29,43 +31,32 @@ export function updateCard(element, entry) {
     failed: entry.error || "This photo could not be captioned.",
     done: entry.caption,
   }[entry.state];
-  const candidates = Array.isArray(entry.candidates) ? entry.candidates.filter(isProbability) : [];
-  showConfidence(element, entry);
-  part("others").replaceChildren(...candidates.slice(1, 4).map(makeCandidate));
+  showConfidence(card, entry);
+  const candidates = Array.isArray(entry.candidates) ? entry.candidates.filter(isCandidate) : [];
+  showCandidates(card, candidates.slice(0, MAX_CANDIDATES));
 }
 
-/** Release what the element holds before it leaves the page. */
-export function releaseCard(element) {
-  URL.revokeObjectURL(pictures.get(element)?.url);
-  pictures.delete(element);
+/** Free the photo of a card that leaves the page. */
+export function releaseCard(card) {
+  URL.revokeObjectURL(photos.get(card)?.url);
+  photos.delete(card);
 }
 
-function isProbability(candidate) {
+function isCandidate(candidate) {
   return typeof candidate?.probability === "number" && typeof candidate.caption === "string";
 }
 
-function makeCandidate({ caption, probability }) {
-  const row = document.createElement("li");
-  const text = document.createElement("span");
-  text.className = "text";
-  text.textContent = caption;
-  const figure = document.createElement("span");
-  figure.className = "figure";
-  figure.textContent = percent(probability);
-  row.append(text, " ", figure);
-  return row;
-}
-
-/** `thumbnail` is JPEG bytes (an ArrayBuffer) or a data URL of an image; anything else is no picture. */
-function showPicture(element, thumbnail) {
-  const image = element.querySelector("img");
+/** Show `thumbnail`: JPEG bytes (an ArrayBuffer) or a data URL of an image. Others are no photo. */
+function showPhoto(card, thumbnail) {
+  const image = card.querySelector("img");
   const bytes = thumbnail instanceof ArrayBuffer;
   const usable = bytes || (typeof thumbnail === "string" && thumbnail.startsWith("data:image/"));
-  element.classList.toggle("without-picture", !usable);
-  if (!usable || pictures.get(element)?.thumbnail === thumbnail) return;
-  releaseCard(element);
-  const url = bytes ? URL.createObjectURL(new Blob([thumbnail], { type: "image/jpeg" })) : thumbnail;
-  pictures.set(element, { thumbnail, url });
-  image.onerror = () => element.classList.add("without-picture");
+  card.classList.toggle("without-photo", !usable);
+  if (!usable || photos.get(card)?.thumbnail === thumbnail) return;
+  releaseCard(card);
+  const jpeg = new Blob([thumbnail], { type: "image/jpeg" });
+  const url = bytes ? URL.createObjectURL(jpeg) : thumbnail;
+  photos.set(card, { thumbnail, url });
+  image.onerror = () => card.classList.add("without-photo");
   image.src = url;
 }

@@ -1,37 +1,37 @@
-// The viewer's entries: one for each photo, in the order of the page, without duplicates and
-// bounded in number. Touches no element and no network.
+// The entries of the viewer page, one for each photo: in order, without duplicates, at most a given
+// number. Uses neither the page nor the network.
 
-export const KEPT = 500; // entries in memory when nobody has asked for more
+const KEPT = 500; // entries in memory, and more with each "Show more"
 
-/** Entries; each is {key, order, state: "working" | "done" | "failed", seq, ...payload}. */
+/** Each entry is {key, order, state: "working" | "done" | "failed", seq, ...payload}. */
 export class Entries {
   #byKey = new Map();
   #arrivals = 0;
   #limit = KEPT;
-  lastSeq = 0; // of what the relay sent by itself; what a reconnecting viewer names
+  lastSeq = 0; // the last that the relay sent without being asked; a reconnecting viewer sends it
 
   get size() {
     return this.#byKey.size;
   }
 
-  /** All entries, newest first: photos in work in the order of their arrival, then by seq. */
+  /** All entries: first the photos in work, newest first, then the captions by falling seq. */
   newestFirst() {
     return [...this.#byKey.values()].sort((a, b) => b.order - a.order);
   }
 
-  /** The lowest seq here; Infinity without any caption. */
+  /** The lowest seq of all entries; Infinity without any caption. */
   oldestSeq() {
     return Math.min(...[...this.#byKey.values()].map((entry) => entry.seq ?? Infinity));
   }
 
-  /** Work on a photo has begun. Null if its caption is already here. */
+  /** Work on a photo has begun. Returns its entry, or null if its caption is already here. */
   begin(payload) {
     const known = this.#byKey.get(payload.id);
     if (known && known.state !== "failed") return null;
     return this.#put({ ...payload, key: payload.id, state: "working", order: this.#top() });
   }
 
-  /** A caption, live or from the history. Null if it is already here. */
+  /** Add a caption, live or from the history. Returns its entry, or null if it is already here. */
   add(payload) {
     const entry = Entries.captioned(payload);
     this.lastSeq = Math.max(this.lastSeq, entry.seq);
@@ -40,7 +40,7 @@ export class Entries {
     return this.#put({ ...entry, thumbnail: entry.thumbnail ?? begun?.thumbnail });
   }
 
-  /** Captions older than all others, which somebody asked for: they raise the limit. */
+  /** Add captions older than all entries. Raises the limit, because a person asked for them. */
   addOlder(payloads) {
     this.#limit += payloads.length;
     const last = this.lastSeq;
@@ -48,11 +48,11 @@ export class Entries {
     this.lastSeq = last;
   }
 
-  /** A photo could not be captioned. Null if this page has not seen it begin. */
+  /** Work on a photo has failed. Returns its entry, or null if there is no work on it here. */
   fail({ id, error }) {
     const begun = this.#byKey.get(id);
     if (begun?.state !== "working") return null;
-    // no longer at the top: whatever is captioned from now on goes above it
+    // no longer at the top: the next caption goes above it
     return this.#put({ ...begun, error, state: "failed", order: this.lastSeq + 0.5 });
   }
 

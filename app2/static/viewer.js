@@ -1,33 +1,41 @@
-// The viewer page: connects to the relay, keeps the entries in step with it, and shows them.
-// entries.js holds the entries; card.js shows one photo.
+// The viewer page: connects to the relay, keeps the entries (entries.js) in step with the relay's
+// history, and shows them on cards (card.js).
 
-import { canSpeak, isAloud, say, setAloud } from "./aloud.js";
-import { announce, byId } from "../shared/dom.js";
 import { baseName, readOut } from "../shared/format.js";
+import { announce, byId } from "../shared/page.js";
+import { say, startAloud } from "./aloud.js";
 import { makeCard, releaseCard, updateCard } from "./card.js";
 import { Entries } from "./entries.js";
+import { startFullScreen } from "./full-screen.js";
 
-const PAGE = 48; // cards at first, and as many more at each request
-const PATIENCE = 120_000; // ms until a photo in work without any news leaves the page
+const PAGE = 48; // cards shown at first, and more with each "Show more"
+const WORKING_SHOWN = 120_000; // ms until a photo without any news leaves the page
 const FAILURE_SHOWN = 30_000; // ms
+const TYPING_PAUSE = 250; // ms
+const UNREACHABLE = "The relay cannot be reached. Trying again…";
 const RELAY =
   document.body.dataset.relayUrl ||
   `${location.protocol}//${location.hostname}:${document.body.dataset.relayPort}`;
 
-const list = byId("captions");
+const list = byId("cards");
 const entries = new Entries();
-const elements = new Map(); // key -> {element, entry} on the page
+const cards = new Map(); // key -> {element, entry} on the page
 
 let shown = PAGE;
 let state = "connecting";
-let firstSeq = 1; // of the oldest caption at the relay, as far as is known
-let search = { words: "", found: [], more: false }; // found: at the relay, oldest first
+let firstSeq = 1; // of the oldest caption that the relay is known to have
+let search = { words: "", found: [], more: false }; // found: matches from the relay, oldest first
 
 // --- showing -----------------------------------------------------------------------------------
 
+function captionCount(count, orMore = false) {
+  if (orMore) return `${count} or more captions`;
+  return `${count} caption${count === 1 ? "" : "s"}`;
+}
+
 const wordsOf = (text) => text.toLowerCase().split(/[^\p{L}\p{N}]+/u).filter(Boolean);
 
-/** What is to be seen now, newest first; a search is for how words begin, as the relay's is. */
+/** The entries to show, newest first. A search matches the beginnings of words, as at the relay. */
 function visible() {
   if (!search.words) return entries.newestFirst();
   const wanted = wordsOf(search.words);
@@ -42,35 +50,37 @@ function visible() {
 
 let renderTimer = null;
 
-/** Bring the page in step, once for all that comes in the same moment. */
+/** Update the page, once for all changes of the same moment. */
 function render() {
   renderTimer ??= setTimeout(() => {
     renderTimer = null;
     const all = visible();
     const page = all.slice(0, shown);
     const wanted = new Set(page.map((entry) => entry.key));
-    for (const [key, { element }] of elements) {
+    for (const [key, { element }] of cards) {
       if (wanted.has(key)) continue;
       releaseCard(element);
       element.remove();
-      elements.delete(key);
+      cards.delete(key);
     }
     page.forEach((entry, index) => {
-      let card = elements.get(entry.key);
+      let card = cards.get(entry.key);
       if (!card) {
         card = { element: makeCard(entry), entry };
-        elements.set(entry.key, card);
+        cards.set(entry.key, card);
       } else if (card.entry !== entry) {
         updateCard(card.element, entry);
         card.entry = entry;
       }
-      if (list.children[index] !== card.element) list.insertBefore(card.element, list.children[index]);
+      const present = list.children[index] ?? null;
+      if (present !== card.element) list.insertBefore(card.element, present);
     });
-    showSurroundings(all.length, page.length);
+    showAroundCards(all.length, page.length);
   }, 0);
 }
 
-function showSurroundings(count, onPage) {
+/** Show what goes with `count` entries, of which `onPage` are on the page. */
+function showAroundCards(count, onPage) {
   const searching = search.words !== "";
   list.classList.toggle("searching", searching);
   const bare = !searching && count === 0;
@@ -78,9 +88,10 @@ function showSurroundings(count, onPage) {
   byId("alone").hidden = !bare || state !== "away";
   byId("found").hidden = !searching;
   if (searching) {
-    const many = `${count}${search.more ? " or more" : ""} caption${count === 1 ? "" : "s"}`;
     byId("found").textContent =
-      count > 0 ? `${many} with “${search.words}”` : `Nothing with “${search.words}” so far`;
+      count > 0
+        ? `${captionCount(count, search.more)} with “${search.words}”`
+        : `Nothing with “${search.words}” so far`;
   }
   const oldest = entries.oldestSeq();
   const olderElsewhere = searching ? search.more : oldest > firstSeq && oldest < Infinity;
@@ -91,6 +102,7 @@ function showConnection(newState, words) {
   state = newState;
   const connection = byId("connection");
   connection.dataset.state = newState;
+  // a screen reader announces each change
   if (connection.textContent !== words) connection.firstElementChild.textContent = words;
   render();
 }
@@ -99,7 +111,7 @@ function showConnection(newState, words) {
 
 function connect() {
   const socket = io(RELAY, {
-    // asked for again at each reconnection, so that the relay sends what was missed
+    // called at each reconnection; the relay then sends the captions since
     auth: (answer) => answer(entries.lastSeq > 0 ? { last_seq: entries.lastSeq } : {}),
     transports: ["websocket", "polling"],
     tryAllTransports: true,
@@ -110,23 +122,23 @@ function connect() {
 
   socket.on("connect", () => {
     caughtUp = 0;
-    entries.dropWorking(); // the relay announces again what is in work
+    entries.dropWorking(); // the relay sends again what is still in work
     showConnection("catching-up", "Catching up…");
   });
   socket.on("disconnect", () => {
-    away("The relay is away. Trying again…");
-    // The client library does not reconnect after the relay has closed the connection properly.
+    away(UNREACHABLE);
+    // after a disconnection by the relay, the client library does not reconnect
     if (!socket.active) setTimeout(() => socket.connect(), 1000);
   });
   socket.on("connect_error", (error) => {
-    away(socket.active ? "The relay is away. Trying again…" : `The relay refuses this page: ${error.message}`);
+    away(socket.active ? UNREACHABLE : `The relay refuses this page: ${error.message}`);
     if (!socket.active) setTimeout(() => socket.connect(), 5000);
   });
 
-  // Oldest first, in parts; the first part also has what changed while this page was away.
+  // oldest first, in several parts; the first part also says what was deleted since
   socket.on("history", ({ captions, more, reset, forgotten = [], error }) => {
     if (reset) {
-      entries.clear(); // the relay has another history than the one on this page
+      entries.clear(); // the history on the page is not the relay's
       firstSeq = 1;
     }
     forgotten.forEach(forget);
@@ -135,7 +147,7 @@ function connect() {
     }
     if (error) away(error);
     else if (!more) showConnection("live", "Live");
-    if (!more && caughtUp > 0) announce(`${caughtUp} caption${caughtUp === 1 ? "" : "s"} on the wall.`);
+    if (!more && caughtUp > 0) announce(`${captionCount(caughtUp)} on the wall.`);
     render();
   });
   socket.on("prediction", (caption) => {
@@ -147,13 +159,15 @@ function connect() {
   });
   socket.on("captioning", (begun) => {
     const entry = entries.begin(begun);
-    if (entry) takeAwayAfter(PATIENCE, entry);
+    if (entry) removeAfter(WORKING_SHOWN, entry);
     render();
   });
   socket.on("captioning_failed", (failure) => {
     const entry = entries.fail(failure);
-    if (entry) takeAwayAfter(FAILURE_SHOWN, entry);
-    if (entry) announce(entry.error || "The last photo could not be captioned.");
+    if (entry) {
+      removeAfter(FAILURE_SHOWN, entry);
+      announce(entry.error || "The last photo could not be captioned.");
+    }
     render();
   });
   socket.on("forget", ({ id }) => {
@@ -167,8 +181,8 @@ function forget(id) {
   search.found = search.found.filter((entry) => entry.id !== id);
 }
 
-/** An entry that is still in this state after `time` ms leaves the page. */
-function takeAwayAfter(time, entry) {
+/** Remove an entry that is still in the same state after `time` ms. */
+function removeAfter(time, entry) {
   setTimeout(() => {
     const now = entries.newestFirst().find(({ key }) => key === entry.key);
     if (now === entry) entries.remove(entry.key);
@@ -176,7 +190,7 @@ function takeAwayAfter(time, entry) {
   }, time);
 }
 
-/** Captions from the relay's history: [payloads oldest first]. */
+/** Captions from the relay's history, oldest first. */
 async function ask(parameters, signal) {
   const url = new URL("/api/captions", RELAY);
   url.search = new URLSearchParams(parameters);
@@ -185,7 +199,7 @@ async function ask(parameters, signal) {
   return (await response.json()).captions;
 }
 
-/** Older captions than all on the page. */
+/** Load captions that are older than all entries. */
 async function loadOlder() {
   const oldest = entries.oldestSeq();
   const older = (await ask({ before: oldest, limit: PAGE })).filter(({ seq }) => seq < oldest);
@@ -199,7 +213,7 @@ async function showMore() {
     else if (entries.size < shown + PAGE) await loadOlder();
     shown += PAGE;
   } catch {
-    announce("The relay cannot be asked just now.");
+    announce("The relay cannot be reached just now.");
   }
   render();
 }
@@ -216,11 +230,11 @@ function startSearch() {
   shown = PAGE;
   render();
   clearTimeout(searchTimer);
-  // what is on the page at once; the relay only when the typing pauses
-  if (search.words) searchTimer = setTimeout(() => searchFurther().catch(() => {}), 250);
+  // the entries on the page at once; the relay only when the typing pauses
+  if (search.words) searchTimer = setTimeout(() => searchFurther().catch(() => {}), TYPING_PAUSE);
 }
 
-/** Ask the relay for the newest matches, or for those before the ones that it gave last time. */
+/** Ask the relay for the newest matches, or for those before the last ones that it gave. */
 async function searchFurther() {
   const mine = search;
   const oldest = mine.found[0]?.seq;
@@ -231,46 +245,9 @@ async function searchFurther() {
   render();
 }
 
-// --- controls ------------------------------------------------------------------------------------
-
-function showAloud() {
-  byId("aloud").setAttribute("aria-pressed", String(isAloud()));
-}
-
-async function keepAwake() {
-  try {
-    await navigator.wakeLock?.request("screen");
-  } catch {
-    // the screen may then sleep as it always does
-  }
-}
-
-function startControls() {
-  byId("search").addEventListener("submit", (event) => event.preventDefault());
-  byId("words").addEventListener("input", startSearch);
-  byId("more").addEventListener("click", showMore);
-
-  byId("aloud").hidden = !canSpeak;
-  byId("aloud").addEventListener("click", () => {
-    setAloud(!isAloud());
-    showAloud();
-    say("New captions are read aloud.");
-  });
-  showAloud();
-
-  const fullScreen = byId("full-screen");
-  fullScreen.hidden = !document.fullscreenEnabled;
-  fullScreen.addEventListener("click", () => {
-    if (document.fullscreenElement) document.exitFullscreen();
-    else document.documentElement.requestFullscreen().then(keepAwake);
-  });
-  document.addEventListener("visibilitychange", () => {
-    if (document.fullscreenElement && !document.hidden) keepAwake(); // hiding the page ended it
-  });
-  document.addEventListener("fullscreenchange", () => {
-    fullScreen.lastElementChild.textContent = document.fullscreenElement ? "Leave full screen" : "Full screen";
-  });
-}
-
-startControls();
+byId("search").addEventListener("submit", (event) => event.preventDefault());
+byId("words").addEventListener("input", startSearch);
+byId("more").addEventListener("click", showMore);
+startAloud();
+startFullScreen();
 connect();

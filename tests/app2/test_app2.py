@@ -31,11 +31,11 @@ OWN_SCRIPTS = sorted(
     for path in (ROOT / folder).glob("*.js")
     if path.name != "socket.io.min.js"
 )
-PAGES = [
-    ROOT / "app1/templates/index.html",
-    ROOT / "app2/templates/viewer.html",
-    ROOT / "common/pages/templates/base.html",
-]
+PAGES = sorted(
+    path
+    for folder in ("app1/templates", "app2/templates", "common/pages/templates")
+    for path in (ROOT / folder).glob("*.html")
+)
 STYLES = sorted(
     path
     for folder in ("app1/static", "app2/static", "common/pages/static")

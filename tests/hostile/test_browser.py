@@ -61,7 +61,7 @@ class Pages(NamedTuple):
     """The addresses of both pages, and the relay between them."""
 
     upload: str
-    wall: str
+    viewer: str
     relay: Relay
 
 
@@ -135,7 +135,7 @@ def test_upload_page(open_page: Callable[[str], Chromium], pages: Pages) -> None
     page.wait_texts(".card .caption", [HOSTILE])
     assert page.texts(".card .name") == [PAYLOADS[0]]
     assert {*page.texts(".card .word")} <= {*PAYLOADS}
-    assert any(PAYLOADS[0] in text for text in page.texts(".others li"))
+    assert any(PAYLOADS[0] in text for text in page.texts(".candidates li"))
     assert HOSTILE in page.texts("#announcer")[0]
     for link in page.all("a"):
         assert str(link.get_attribute("href")).startswith("http://127.0.0.1:")
@@ -149,7 +149,7 @@ def test_upload_page_without_its_script(open_page: Callable[[str], Chromium], pa
     assert PAYLOADS[0] in page.run("return document.body.textContent")
 
 
-def test_wall(open_page: Callable[[str], Chromium], pages: Pages) -> None:
+def test_viewer_page(open_page: Callable[[str], Chromium], pages: Pages) -> None:
     """From a publisher that puts HTML wherever it may, before the page opens and afterwards."""
     publisher = Client(pages.relay, {"token": TOKEN, "viewer": False})
     number = 0
@@ -169,7 +169,7 @@ def test_wall(open_page: Callable[[str], Chromium], pages: Pages) -> None:
         assert publisher.call("captioning_failed", {"id": failed["id"], "error": HOSTILE})["ok"]
 
     publish()
-    page = open_page(pages.wall)
+    page = open_page(pages.viewer)
     page.wait_texts("#connection", ["Live"])
     publish()
 
@@ -183,13 +183,13 @@ def test_wall(open_page: Callable[[str], Chromium], pages: Pages) -> None:
         assert str(link.get_attribute("href")).startswith("http://127.0.0.1:")
 
 
-def test_what_the_model_says_reaches_the_wall_as_text(
+def test_what_the_model_says_reaches_the_viewer_page_as_text(
     open_page: Callable[[str], Chromium], pages: Pages
 ) -> None:
     page = open_page(pages.upload)
     page.driver.execute_async_script(CHOOSE, PAYLOADS[4], True)
-    page.wait_texts(".card .published", ["On the wall."])
-    page = open_page(pages.wall)
+    page.one(".card [data-published=delivered]")
+    page = open_page(pages.viewer)
     page.wait(lambda: HOSTILE in page.texts(".card[data-state=done] .caption"))
     assert page.run("return document.body.textContent").count(PAYLOADS[4])
 
@@ -264,7 +264,7 @@ BREACHES = {
 }
 
 
-@pytest.mark.parametrize("where", ["upload", "wall"])
+@pytest.mark.parametrize("where", ["upload", "viewer"])
 def test_the_policy_keeps_what_gets_in_from_doing_anything(
     chromium: Chromium, pages: Pages, where: str
 ) -> None:
@@ -286,7 +286,7 @@ def test_the_policy_keeps_what_gets_in_from_doing_anything(
     chromium.complaints()
 
 
-@pytest.mark.parametrize("where", ["upload", "wall"])
+@pytest.mark.parametrize("where", ["upload", "viewer"])
 def test_no_other_page_can_frame_ours(
     chromium: Chromium, pages: Pages, evil: str, where: str
 ) -> None:
@@ -299,7 +299,7 @@ def test_no_other_page_can_frame_ours(
     chromium.complaints()
 
 
-@pytest.mark.parametrize("where", ["upload", "wall"])
+@pytest.mark.parametrize("where", ["upload", "viewer"])
 def test_a_page_of_another_site_cannot_use_ours(
     chromium: Chromium, pages: Pages, evil: str, where: str
 ) -> None:

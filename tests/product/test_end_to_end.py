@@ -1,4 +1,4 @@
-"""The whole way, as a user goes it: `captioner up`, a photo dropped on app1, its caption on walls.
+"""From `captioner up` and a photo dropped on app1 to its caption on viewer pages.
 
 Real processes, real browsers, a real photo; the rest of the pages is in test_pages_browser.py.
 """
@@ -37,7 +37,7 @@ class Product:
 
     process: subprocess.Popen[str]
     upload_page: str
-    wall: str
+    viewer_page: str
 
 
 @pytest.fixture(params=["tiny", pytest.param("shipped", marks=pytest.mark.model)])
@@ -64,11 +64,11 @@ def product(
 
     def read() -> None:
         assert process.stdout is not None
-        wall = f"http://127.0.0.1:{ports['APP2_PORT']}/"
+        viewer_page = f"http://127.0.0.1:{ports['APP2_PORT']}/"
         for line in process.stdout:
             lines.append(line)
             # the supervisor's own word, after all three have said that they are ready
-            if wall in line and "app2 ready on" not in line:
+            if viewer_page in line and "app2 ready on" not in line:
                 told.set()
 
     reader = threading.Thread(target=read)
@@ -78,7 +78,7 @@ def product(
         yield Product(
             process,
             upload_page=f"http://127.0.0.1:{ports['APP1_PORT']}/",
-            wall=f"http://127.0.0.1:{ports['APP2_PORT']}/",
+            viewer_page=f"http://127.0.0.1:{ports['APP2_PORT']}/",
         )
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, "".join(lines)
@@ -90,11 +90,11 @@ def product(
         process.stdout.close()
 
 
-def test_a_photo_dropped_on_one_page_is_captioned_on_every_wall(
+def test_a_photo_dropped_on_one_page_is_captioned_on_every_viewer_page(
     product: Product, open_browser: Callable[..., Chromium]
 ) -> None:
     early, upload, late = open_browser(), open_browser(), open_browser()
-    early.open(product.wall)
+    early.open(product.viewer_page)
     early.wait_texts("#connection", ["Live"])
     upload.open(product.upload_page)
     photo = base64.b64encode(ASTRONAUT.read_bytes()).decode()
@@ -108,11 +108,11 @@ def test_a_photo_dropped_on_one_page_is_captioned_on_every_wall(
     assert early.texts(".card .name") == ["astronaut.png"]
     assert early.run("return document.querySelector('.card img').naturalWidth") == 512
 
-    late.open(product.wall)  # joins when all is over
+    late.open(product.viewer_page)  # joins when all is over
     late.wait_texts(".card[data-state=done] .caption", [caption])
     for browser in (early, upload, late):
         assert browser.complaints() == []
 
     upload.one(".remove").click()
-    for wall in (early, late):
-        wall.wait_texts(".card .caption", [])
+    for viewer in (early, late):
+        viewer.wait_texts(".card .caption", [])

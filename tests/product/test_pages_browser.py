@@ -1,9 +1,13 @@
-"""Both pages in real headless Chromium: the upload page before a scripted API, the wall before the
-real relay. The whole way from one to the other is in test_end_to_end.py."""
+"""Both pages in real headless Chromium.
+
+The upload page has a scripted API, the viewer page the real relay; test_end_to_end.py goes from one
+to the other.
+"""
 
 from __future__ import annotations
 
 import base64
+import html
 import io
 import threading
 import urllib.request
@@ -62,7 +66,7 @@ def browser(chromium: Chromium) -> Chromium:
 
 @dataclass
 class Api:
-    """An app1 whose answers a test writes: what it got, and what it is to say."""
+    """An app1 whose answers a test writes: the requests it got, and the answers it gives."""
 
     port: int
     uploads: list[tuple[str, bytes]] = field(default_factory=list)
@@ -180,10 +184,10 @@ def test_photos_show_at_once_and_captions_follow_in_order(
     api.released.set()
     page.wait_texts(".caption", ["A dog's ball.", "A cat's ball."])
     assert [name for name, _ in api.uploads] == ["dog.png", "cat.png"]
-    assert page.texts(".card:first-child .others li") == ["a dog  25%"]
+    assert page.texts(".card:first-child .candidates li") == ["a dog  25%"]
     assert page.texts(".card:first-child .verdict") == ["Fairly sure:"]
     assert page.texts(".card:first-child .odds") == ["About 7 in 10 captions like this are right"]
-    assert page.texts(".card:first-child .published") == ["On the wall."]
+    assert page.one(".card:first-child [data-published]").text == "On the wall."
     assert page.texts("#announcer") == ["cat.png: A cat's ball."]
     assert page.complaints(EXPECTED_404) == []
 
@@ -292,19 +296,6 @@ def test_exif_orientation_is_followed(page: Chromium, tmp_path: Path) -> None:
     page.wait(lambda: page.run(size) == [60, 90], "not turned")
 
 
-def test_doubt_and_a_relay_that_is_away_are_told(page: Chromium, api: Api, tmp_path: Path) -> None:
-    api.confident, api.confidence, api.published = False, 0, "queued"
-    choose(page, photo(tmp_path, "dog.png"))
-    assert page.texts(".card .verdict") == ["Not sure:"]
-    assert page.one(".frame img").get_attribute("alt") == "Not sure: A dog's ball."
-    explanation = page.one(".confidence")
-    assert explanation.text == "Unlike the photos that the model was trained on"
-    explanation.find_element("tag name", "summary").click()
-    assert "percentages are raw model scores" in explanation.text
-    assert "will appear on the wall when it is back" in page.one(".published").text
-    assert page.texts("#announcer") == ["dog.png: Not sure: A dog's ball."]
-
-
 def test_what_is_no_photo_is_said_first_and_the_guess_is_small(
     page: Chromium, api: Api, tmp_path: Path
 ) -> None:
@@ -320,32 +311,60 @@ def test_what_is_no_photo_is_said_first_and_the_guess_is_small(
     assert page.texts("#announcer") == [f"chart.png: {verdict} A chart's ball."]
 
 
-def test_a_model_that_cannot_tell_claims_no_chance(
-    page: Chromium, api: Api, tmp_path: Path
-) -> None:
+def test_doubt_and_an_unreachable_relay_are_shown(page: Chromium, api: Api, tmp_path: Path) -> None:
+    api.confident, api.confidence, api.published = False, 0, "queued"
+    choose(page, photo(tmp_path, "dog.png"))
+    page.wait_texts(".card .caption", ["A dog's ball."])
+    assert page.texts(".card .verdict") == ["Not sure:"]
+    assert page.one(".frame img").get_attribute("alt") == "Not sure: A dog's ball."
+    explanation = page.one(".confidence")
+    assert explanation.text == "Unlike the training photos"
+    explanation.find_element("tag name", "summary").click()
+    assert "percentages are raw model scores" in explanation.text
+    assert "will appear on the wall as soon as it can" in page.one("[data-published]").text
+    assert page.texts("#announcer") == ["dog.png: Not sure: A dog's ball."]
+
+
+def test_without_a_confidence_no_odds_are_shown(page: Chromium, api: Api, tmp_path: Path) -> None:
     api.confidence = None
     choose(page, photo(tmp_path, "dog.png"))
     page.wait_texts(".card .verdict", ["Fairly sure:"])
     assert page.run("return document.querySelector('.card .confidence').checkVisibility()") is False
 
 
-def test_the_chance_is_in_the_same_words_with_a_script_and_without(page: Chromium) -> None:
-    chances = [0, 0.0001, 0.049, 0.05, 0.1499, 0.15, 0.25, 0.35, 0.45, 0.65, 0.7166, 0.949, 0.95, 1]
+@pytest.mark.parametrize(
+    ("name", "template", "expected"),
+    [
+        (
+            "odds",
+            "confidence.html",
+            {
+                0: "Unlike the training photos",
+                0.0001: "Hardly any caption like this is right",
+                0.049: "Hardly any caption like this is right",
+                0.05: "About 1 in 10 captions like this is right",
+                0.949: "About 9 in 10 captions like this are right",
+                0.95: "Nearly all captions like this are right",
+                1: "Nearly all captions like this are right",
+            },
+        ),
+        (
+            "percent",
+            "candidates.html",
+            {0: "0%", 0.0001: "<1%", 0.01: "1%", 0.99: "99%", 0.9901: ">99%", 1: "100%"},
+        ),
+    ],
+)
+def test_numbers_are_in_the_same_words_with_a_script_and_without(
+    page: Chromium, name: str, template: str, expected: dict[float, str]
+) -> None:
+    numbers = [*expected, 0.1499, 0.15, 0.25, 0.345, 0.35, 0.45, 0.65, 0.7166]
     macros = Environment(loader=FileSystemLoader(ROOT / "common/pages/templates"), autoescape=True)
-    written = macros.get_template("confidence.html").module
-    spoken = page.run(
-        "return import('/shared/format.js').then(m => arguments[0].map(m.odds))", chances
-    )
-    assert spoken == [str(written.odds(chance)) for chance in chances]  # type: ignore[attr-defined]
-    assert spoken[:4] == [
-        "Unlike the photos that the model was trained on",
-        "Hardly any caption like this is right",
-        "Hardly any caption like this is right",
-        "About 1 in 10 captions like this is right",
-    ]
-    assert spoken[-3:] == ["About 9 in 10 captions like this are right"] + 2 * [
-        "Nearly all captions like this are right"
-    ]
+    macro = getattr(macros.get_template(template).module, name)
+    script = "return import('/shared/format.js').then(m => arguments[0].map(m[arguments[1]]))"
+    scripted = page.run(script, numbers, name)
+    assert scripted == [html.unescape(str(macro(number))) for number in numbers]
+    assert scripted[: len(expected)] == list(expected.values())
 
 
 def test_delete_takes_the_photo_off_every_screen(page: Chromium, api: Api, tmp_path: Path) -> None:
@@ -499,11 +518,11 @@ def test_a_page_of_another_site_can_post_and_delete_nothing(
     }
 
 
-# --- the wall ------------------------------------------------------------------------------------
+# --- the viewer page -----------------------------------------------------------------------------
 
 
 @dataclass
-class Wall:
+class Viewer:
     """A relay and app2 as a user starts them, and a publisher."""
 
     relay_port: int
@@ -529,21 +548,21 @@ class Wall:
 
 
 @pytest.fixture
-def wall(start_server: Callable[..., Any], free_port: Callable[[], int]) -> Iterator[Wall]:
+def viewer(start_server: Callable[..., Any], free_port: Callable[[], int]) -> Iterator[Viewer]:
     relay_port, app2_port = free_port(), free_port()
     environment = {"RELAY_PORT": relay_port, "APP2_PORT": app2_port, "RELAY_TOKEN": "secret"}
     environment |= {"RELAY_HOST": EVERYWHERE, "APP2_HOST": EVERYWHERE}
-    wall = Wall(relay_port, app2_port, lambda: start_server("relay", **environment))
-    wall.relay = wall.start_relay()
+    viewer = Viewer(relay_port, app2_port, lambda: start_server("relay", **environment))
+    viewer.relay = viewer.start_relay()
     start_server("app2", **environment)
-    wall.connect()
-    yield wall
-    wall.publisher.disconnect()
+    viewer.connect()
+    yield viewer
+    viewer.publisher.disconnect()
 
 
 @pytest.fixture
-def screen(browser: Chromium, wall: Wall) -> Chromium:
-    browser.open(wall.url())
+def screen(browser: Chromium, viewer: Viewer) -> Chromium:
+    browser.open(viewer.url())
     browser.wait_texts("#connection", ["Live"])
     return browser
 
@@ -554,25 +573,25 @@ def thumbnail(colour: tuple[int, int, int] = (200, 30, 30)) -> bytes:
     return file.getvalue()
 
 
-def wait_for_pieces(screen: Chromium, count: int) -> None:
+def wait_for_cards(screen: Chromium, count: int) -> None:
     screen.wait(lambda: len(screen.all(".card")) == count, f"no {count} cards")
 
 
 CAPTIONS = ".card[data-state=done] .caption"
 
 
-def test_an_empty_wall_says_what_to_do(screen: Chromium) -> None:
+def test_an_empty_page_says_what_to_do(screen: Chromium) -> None:
     assert screen.one("#empty .headline").text == "Nothing on the wall yet."
     assert screen.one("#empty a").get_attribute("href") == "http://127.0.0.1:5001/"
     assert screen.complaints() == []
 
 
 def test_a_photo_appears_when_work_begins_and_its_caption_when_it_is_ready(
-    screen: Chromium, wall: Wall
+    screen: Chromium, viewer: Viewer
 ) -> None:
-    wall.publish("an older one")
+    viewer.publish("an older one")
     picture = {"id": "a", "image_path": "dog.jpg", "thumbnail": thumbnail()}
-    wall.publisher.emit("captioning", picture)
+    viewer.publisher.emit("captioning", picture)
     screen.wait_texts(".card .caption", ["Looking at it…", "an older one"])
     screen.wait(
         lambda: screen.run("return document.querySelector('.card img').naturalWidth") == 64,
@@ -582,7 +601,7 @@ def test_a_photo_appears_when_work_begins_and_its_caption_when_it_is_ready(
         {"caption": "a dog", "probability": 0.5},
         {"caption": "a cat", "probability": 0.2},
     ]
-    wall.publish(
+    viewer.publish(
         "a dog",
         **picture,
         candidates=candidates,
@@ -594,51 +613,51 @@ def test_a_photo_appears_when_work_begins_and_its_caption_when_it_is_ready(
     newest = ".card:first-child "
     assert screen.texts(newest + ".name") == ["dog.jpg"]
     assert screen.texts(newest + ".odds") == ["About 3 in 10 captions like this are right"]
-    assert screen.texts(newest + ".others li") == ["a cat 20%"]
+    assert screen.texts(newest + ".candidates li") == ["a cat  20%"]
     assert screen.texts(newest + ".verdict") == ["Not sure:"]
     parts = "return [...arguments[0].querySelectorAll('.verdict, .caption')].map(e => e.className)"
     assert screen.run(parts, screen.all(".card")[0]) == ["verdict", "caption"], "heard first"
     assert screen.one(newest + "time").get_attribute("datetime") == "2026-01-31T12:00:00Z"
     assert screen.texts("#announcer") == ["Not sure: a dog."]
-    big, small = (card.size["width"] for card in screen.all(".card"))
+    big, small = (piece.size["width"] for piece in screen.all(".card"))
     assert big > 2 * small
     assert screen.complaints() == []
 
 
 def test_on_the_viewer_page_too_what_is_no_photo_is_said_first(
-    screen: Chromium, wall: Wall
+    screen: Chromium, viewer: Viewer
 ) -> None:
-    wall.publish("a clock", confidence=0, confident=False, photo=False)
+    viewer.publish("a clock", confidence=0, confident=False, photo=False)
     screen.wait_texts(CAPTIONS, ["a clock"])
     verdict = "Not a photo that I can describe. A guess:"
     assert screen.texts(".card .verdict") == [verdict]
     assert screen.texts("#announcer") == [f"{verdict} a clock."]
 
 
-def test_a_photo_without_a_caption_is_told_and_makes_way(screen: Chromium, wall: Wall) -> None:
-    wall.publisher.emit("captioning", {"id": "a", "image_path": "dog.jpg"})
-    wall.publisher.emit("captioning_failed", {"id": "a", "error": "The image is broken."})
+def test_a_photo_without_a_caption_is_told_and_makes_way(screen: Chromium, viewer: Viewer) -> None:
+    viewer.publisher.emit("captioning", {"id": "a", "image_path": "dog.jpg"})
+    viewer.publisher.emit("captioning_failed", {"id": "a", "error": "The image is broken."})
     screen.wait_texts(".card[data-state=failed] .caption", ["The image is broken."])
-    wall.publish("a cat")
+    viewer.publish("a cat")
     screen.wait_texts(".card .caption", ["a cat", "The image is broken."])
 
 
-def test_forgotten_photos_leave_every_screen(screen: Chromium, wall: Wall) -> None:
-    wall.publish("a dog", id="a", thumbnail=thumbnail())
-    wall.publish("a cat", id="b", thumbnail=thumbnail())
+def test_forgotten_photos_leave_every_screen(screen: Chromium, viewer: Viewer) -> None:
+    viewer.publish("a dog", id="a", thumbnail=thumbnail())
+    viewer.publish("a cat", id="b", thumbnail=thumbnail())
     screen.wait_texts(CAPTIONS, ["a cat", "a dog"])
-    wall.publisher.call("forget", {"id": "b"})
+    viewer.publisher.call("forget", {"id": "b"})
     screen.wait_texts(CAPTIONS, ["a dog"])
 
 
-def test_a_wall_catches_up_after_a_break(screen: Chromium, wall: Wall) -> None:
-    wall.publish("one", id="1")
-    wall.publish("two", id="2")
+def test_a_viewer_catches_up_after_a_break(screen: Chromium, viewer: Viewer) -> None:
+    viewer.publish("one", id="1")
+    viewer.publish("two", id="2")
     screen.wait_texts(CAPTIONS, ["two", "one"])
-    wall.relay.kill()
-    screen.wait_texts("#connection", ["The relay is away. Trying again…"])
-    wall.publisher.disconnect()
-    # the wall is kept away while something is published and something is deleted
+    viewer.relay.kill()
+    screen.wait_texts("#connection", ["The relay cannot be reached. Trying again…"])
+    viewer.publisher.disconnect()
+    # the page is kept offline while something is published and something is deleted
     screen.command("Network.enable")
     screen.command(
         "Network.emulateNetworkConditions",
@@ -647,10 +666,10 @@ def test_a_wall_catches_up_after_a_break(screen: Chromium, wall: Wall) -> None:
         downloadThroughput=-1,
         uploadThroughput=-1,
     )
-    wall.start_relay()
-    wall.connect()
-    wall.publish("three", id="3")
-    wall.publisher.call("forget", {"id": "1"})
+    viewer.start_relay()
+    viewer.connect()
+    viewer.publish("three", id="3")
+    viewer.publisher.call("forget", {"id": "1"})
     screen.command(
         "Network.emulateNetworkConditions",
         offline=False,
@@ -660,16 +679,16 @@ def test_a_wall_catches_up_after_a_break(screen: Chromium, wall: Wall) -> None:
     )
     screen.wait_texts("#connection", ["Live"], seconds=30)
     screen.wait_texts(CAPTIONS, ["three", "two"])
-    wall.publish("four")
+    viewer.publish("four")
     screen.wait_texts(CAPTIONS, ["four", "three", "two"])
 
 
-def test_search_and_show_more_reach_all_that_the_relay_has(browser: Chromium, wall: Wall) -> None:
+def test_search_and_show_more_reach_the_whole_history(browser: Chromium, viewer: Viewer) -> None:
     for number in range(230):  # more than the relay sends by itself
-        wall.publish(f"a dog number {number}" if number else "the very first cat")
+        viewer.publish(f"a dog number {number}" if number else "the very first cat")
     screen = browser
-    screen.open(wall.url())
-    wait_for_pieces(screen, 48)
+    screen.open(viewer.url())
+    wait_for_cards(screen, 48)
     words = screen.one("#words")
     words.send_keys("dog 229")
     screen.wait_texts(CAPTIONS, ["a dog number 229"])
@@ -682,34 +701,34 @@ def test_search_and_show_more_reach_all_that_the_relay_has(browser: Chromium, wa
     screen.wait_texts("#found", ["Nothing with “zebra” so far"])
     words.send_keys(Keys.CONTROL, "a")
     words.send_keys(Keys.BACKSPACE)
-    wait_for_pieces(screen, 48)
+    wait_for_cards(screen, 48)
 
     for count in (96, 144, 192, 230):
         screen.run("document.getElementById('more').click()")
-        wait_for_pieces(screen, count)
+        wait_for_cards(screen, count)
     assert screen.texts(CAPTIONS)[-1] == "the very first cat"
     assert not screen.all("#more")[0].is_displayed()
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.2"])
-def test_the_wall_works_under_other_names_of_the_machine(
-    browser: Chromium, wall: Wall, host: str
+def test_the_page_works_under_other_names_of_the_machine(
+    browser: Chromium, viewer: Viewer, host: str
 ) -> None:
-    wall.publish("a dog")
-    browser.open(wall.url(host))
+    viewer.publish("a dog")
+    browser.open(viewer.url(host))
     browser.wait_texts("#connection", ["Live"])
     browser.wait_texts(CAPTIONS, ["a dog"])
     assert browser.complaints() == []
 
 
-def test_text_from_publishers_is_only_text(screen: Chromium, wall: Wall) -> None:
-    wall.publish(HOSTILE, image_path=f"/photos/{HOSTILE}".replace("</", "<"), thumbnail=None)
+def test_text_from_publishers_is_only_text(screen: Chromium, viewer: Viewer) -> None:
+    viewer.publish(HOSTILE, image_path=f"/photos/{HOSTILE}".replace("</", "<"), thumbnail=None)
     screen.wait_texts(CAPTIONS, [HOSTILE])
     assert screen.driver.title.startswith("The wall")
 
 
 def test_new_captions_are_read_aloud_on_demand(
-    open_browser: Callable[..., Chromium], wall: Wall
+    open_browser: Callable[..., Chromium], viewer: Viewer
 ) -> None:
     screen = open_browser()
     screen.command(
@@ -720,25 +739,25 @@ def test_new_captions_are_read_aloud_on_demand(
               cancel() {},
             }});""",
     )
-    screen.open(wall.url())
+    screen.open(viewer.url())
     screen.wait_texts("#connection", ["Live"])
-    wall.publish("not read")
+    viewer.publish("not read")
     screen.wait_texts(CAPTIONS, ["not read"])
     screen.one("#aloud").click()
-    wall.publish("read")
+    viewer.publish("read")
     screen.wait(
         lambda: screen.run("return spoken") == ["New captions are read aloud.", "read."], "not read"
     )
-    screen.open(wall.url())  # the choice is remembered, and the history is not news
+    screen.open(viewer.url())  # the choice is remembered, and the history is not news
     screen.wait_texts(CAPTIONS, ["read", "not read"])
     assert screen.one("#aloud").get_attribute("aria-pressed") == "true"
     assert screen.run("return spoken") == []
 
 
 @pytest.mark.parametrize("width", [360, 3840])
-def test_wall_fits_the_screen(screen: Chromium, wall: Wall, width: int) -> None:
+def test_viewer_page_fits_the_screen(screen: Chromium, viewer: Viewer, width: int) -> None:
     screen.set_width(width, 740)
     assert not screen.overflows()
-    wall.publish("a dog " + "x" * 300, image_path="y" * 300 + ".jpg", thumbnail=thumbnail())
-    wait_for_pieces(screen, 1)
+    viewer.publish("a dog " + "x" * 300, image_path="y" * 300 + ".jpg", thumbnail=thumbnail())
+    wait_for_cards(screen, 1)
     assert not screen.overflows()
