@@ -47,8 +47,10 @@ def main() -> int:
         transport.install(settings)
         # Only now: this imports the libraries that `install` prepares.
         from SocketIO_server.application import create_app
+        from SocketIO_server.forwarding import make_followers
 
         app = create_app(settings)
+        followers = make_followers(settings)
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 2
@@ -68,12 +70,17 @@ def main() -> int:
     mode = settings.relay_async_mode
     wake, signals = _catch_signals(mode)
     relay.start()
+    for follower in followers:
+        relay.streams.add(follower)
+        follower.start()
     limit = raise_connection_limit()
     relay.socketio.start_background_task(_serve, mode, listener, app, limit, wake)
     print(f"relay ready on {http_url(settings.relay_host, settings.relay_port)}/", flush=True)
     stopped_by = signals.recv(1)
     relay.stopping = True
     _drain(relay)
+    for follower in followers:
+        follower.stop()
     relay.store.close()
     return 0 if stopped_by != _CRASHED else 1
 

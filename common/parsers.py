@@ -113,6 +113,20 @@ def queue_url(text: str) -> str:
     return text
 
 
+def http_url_or_empty(text: str) -> str:
+    """An http or https URL, or nothing."""
+    if text and not re.match(r"https?://[^\s/]+\S*$", text):
+        raise ValueError("must be a URL such as http://127.0.0.1:8123/api/webhook/captions")
+    return text
+
+
+def mqtt_url(text: str) -> str:
+    """The URL of an MQTT broker, or nothing."""
+    if text and not re.match(r"mqtts?://[^\s/]+(/[^\s#+]*)?$", text):
+        raise ValueError("must be a URL such as mqtt://user:password@broker.local/captioner")
+    return text
+
+
 def model(text: str) -> str:
     if not text:
         raise ValueError("must be the name of a folder under models/, or a path")

@@ -102,6 +102,19 @@ class Settings:
         "Redis server of several relays, such as redis://...; empty: a single relay",
         repr=False,
     )
+    relay_webhook_url: str = _setting(
+        "", parsers.http_url_or_empty, "each caption is POSTed there as JSON", repr=False
+    )
+    relay_webhook_secret: str = _setting(
+        "", str, "key of the signature in X-Signature-256 (HMAC-SHA256 of the body)", repr=False
+    )
+    relay_mqtt_url: str = _setting(
+        "",
+        parsers.mqtt_url,
+        "MQTT broker for each caption, mqtt://user:password@host/prefix; with Home Assistant's "
+        "discovery",
+        repr=False,
+    )
     captioner_model: str | None = _setting(
         None, parsers.model, "a name under models/, or a path", "the default folder under models/"
     )
@@ -211,6 +224,11 @@ class Settings:
         shown = {f.name.upper(): self._text(f.name) for f in _fields()}
         if self.relay_token:
             shown["RELAY_TOKEN"] = "***"
+        if self.relay_webhook_secret:
+            shown["RELAY_WEBHOOK_SECRET"] = "***"
+        # Its path may be a secret of its own.
+        shown["RELAY_WEBHOOK_URL"] = re.sub(r"(//[^/]*)/.+", r"\1/***", self.relay_webhook_url)
+        shown["RELAY_MQTT_URL"] = re.sub(r"//.*@", "//***@", self.relay_mqtt_url)
         shown["RELAY_MESSAGE_QUEUE"] = re.sub(r"//.*@", "//***@", self.relay_message_queue)
         for name in ("RELAY_TOKEN", "RELAY_ORIGINS", "CAPTIONER_MODEL"):
             if not self.was_set(name) and getattr(self, name.lower()) is None:
