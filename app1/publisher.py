@@ -1,11 +1,11 @@
-"""Brings what app1 has to say to the relay, in a thread of its own, however long that takes.
+"""Publishes events to the relay from a background thread, retrying until acknowledged.
 
-Socket.IO delivers at most once; so captions and deletions go through an outbox on disk, one after
+Socket.IO delivers at most once. So captions and deletions go through an outbox on disk, one after
 the other, each under an id, and leave it when the relay has acknowledged them. That work on a photo
-has begun or failed is worth saying only at once: it is sent if there is a connection, and not kept.
-If the connection breaks meanwhile, the relay itself tells the viewers not to wait.
+has begun or failed matters only at once: it is sent if there is a connection, and not kept. If the
+connection breaks meanwhile, the relay itself reports the photo as failed to the viewers.
 
-Nothing here makes an uploader wait for a relay that does not answer.
+No uploader waits here for a relay that does not answer.
 """
 
 from __future__ import annotations

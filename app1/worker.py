@@ -103,7 +103,7 @@ class CaptionWorker:
             yield
         finally:
             with self._lock:
-                # with a full house an upload takes `taken` turns; what one turn takes is the share
+                # With n uploads in progress, each waits about n turns; divide by n to estimate one.
                 turn = (time.monotonic() - started) / self._taken
                 self._seconds += 0.1 * (turn - self._seconds)
                 self._taken -= 1

@@ -75,7 +75,7 @@ class Walk:
         for place, folders, names in os.walk(root, onerror=self._cannot_read):
             folders[:] = [name for name in sorted(folders) if self._enters(place, name)]
             for name in sorted(names):
-                if self._is_picture(name):
+                if self.is_picture(name):
                     path = os.path.join(place, name)
                     yield Picture(path, Path(os.path.relpath(path, root)).as_posix())
 
@@ -94,7 +94,8 @@ class Walk:
             return True
         return False
 
-    def _is_picture(self, name: str) -> bool:
+    def is_picture(self, name: str) -> bool:
+        """Whether a file of this name is a picture; counts it as passed over if not."""
         if name.lower().startswith(_LITTER_FILES):
             self.passed_over["files of macOS, Windows or a NAS"] += 1
         elif name.startswith("."):
