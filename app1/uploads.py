@@ -73,7 +73,7 @@ def read_uploads(request: Request) -> list[Upload]:
             raise NoPictureError("The body is empty; send the picture itself in it.")
         return [Upload(_base_name(request.args.get("name", "")), io.BytesIO(data))]
     if request.mimetype == "application/json":
-        return [_of_json(_json_of(request))]
+        return [_of_json(json_of(request))]
     # a form whose file was not chosen has a file without name and content
     files = [file for file in request.files.getlist(FIELD) if file.filename]
     if not files:
@@ -99,7 +99,7 @@ def read_options(request: Request) -> Options:
     """
     values: Any = request.values
     if request.mimetype == "application/json":
-        values = {key: _plain(value) for key, value in _json_of(request).items()}
+        values = {key: _plain(value) for key, value in json_of(request).items()}
     return Options(
         beam_size=_number(values.get("beam_size"), "beam_size", DEFAULT_BEAM_SIZE) or 0,
         max_candidates=_number(values.get("max_candidates"), "max_candidates", None),
@@ -109,10 +109,18 @@ def read_options(request: Request) -> Options:
     )
 
 
-def _json_of(request: Request) -> dict[str, Any]:
-    body = request.get_json(silent=True)
+def json_of(request: Request) -> dict[str, Any]:
+    """The JSON object in a request's body, whatever its content type.
+
+    Raises:
+        RequestError: it is something else.
+    """
+    try:
+        body = request.get_json(force=True, silent=True)
+    except RecursionError:  # lists in lists without end
+        body = None
     if not isinstance(body, dict):
-        raise RequestError('A JSON upload has to be an object, such as {"image": "base64"}.')
+        raise RequestError('Send a JSON object, such as {"image": "base64"}.')
     return body
 
 

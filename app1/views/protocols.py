@@ -23,7 +23,7 @@ from app1.captioning import CaptionedPhoto
 from app1.parts import parts
 from app1.problems import BusyError, RequestError, RetryLaterError
 from app1.schema_filling import SchemaError, fill
-from app1.uploads import MAX_PICTURES, Options, Upload
+from app1.uploads import MAX_PICTURES, Options, Upload, json_of
 from captioner.manifest import Manifest
 from common.errors import CaptionerError
 
@@ -47,13 +47,6 @@ class NoPhotoError(RequestError):
 
 
 # What both have in common
-
-
-def _body() -> dict[str, Any]:
-    body = request.get_json(force=True, silent=True)
-    if not isinstance(body, dict):
-        raise RequestError("Send a JSON object.")
-    return body
 
 
 def _manifest() -> Manifest:
@@ -185,7 +178,7 @@ def tags() -> Response:
 @ollama.post("/api/show")
 def show() -> Response:
     """What the model is and can."""
-    body = _body()
+    body = json_of(request)
     _check_model(body.get("model") or body.get("name"))
     return jsonify(
         modelfile="", parameters="", template="", details=_details(), model_info={},
@@ -196,7 +189,7 @@ def show() -> Response:
 @ollama.post("/api/generate")
 def generate() -> Response:
     """Describe the pictures of a request."""
-    body = _body()
+    body = json_of(request)
     pictures = [_decoded(picture) for picture in body.get("images") or []]
     return _ollama(body, pictures, lambda piece: {"response": piece})
 
@@ -204,7 +197,7 @@ def generate() -> Response:
 @ollama.post("/api/chat")
 def chat() -> Response:
     """Describe the pictures of a conversation."""
-    body = _body()
+    body = json_of(request)
     messages = body.get("messages") or []
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
         raise RequestError("messages has to be a list of objects.")
@@ -269,7 +262,7 @@ def models() -> Response:
 @openai.post("/v1/chat/completions")
 def completions() -> Response:
     """Describe the pictures of a conversation."""
-    body = _body()
+    body = json_of(request)
     model = _check_model(body.get("model"))
     text, _ = _describe(_pictures_of(body.get("messages")), _schema_of(body))
     about = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}

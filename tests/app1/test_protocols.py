@@ -233,7 +233,9 @@ class TestOpenAI:
 
 
 @pytest.mark.parametrize("path", ["/api/generate", "/api/chat", "/v1/chat/completions"])
-@pytest.mark.parametrize("body", [b"", b"text", b"[]", b'{"messages": 7}', b'{"images": [7]}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"text", b"[]", b'{"messages": 7}', b'{"images": [7]}', b"[" * 99_999]
+)
 def test_malformed_bodies(base: str, path: str, body: bytes) -> None:
     answer = requests.post(base + path, data=body, timeout=30)
     assert 400 <= answer.status_code < 500

@@ -97,7 +97,7 @@ def _forms() -> Iterator[Case]:
         ("multipart/mixed", good, "multipart/mixed; boundary=xyz"),
         ("no type", good, ""),
         ("a type that is none", good, "/;;=;"),
-        ("half a picture without form", originals()["jpeg"][:400], "image/jpeg"),
+        ("no picture without form", b"", "image/jpeg"),
         ("JSON without end", b"[" * 100_000, "application/json"),
         ("JSON of another kind", b'{"image": {"a": [1]}}', "application/json"),
         ("JSON", b'{"image": "a.jpg"}', "application/json"),
