@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class TokenBucket:
-    """Lets `burst` through at once, and `rate` a second in the long run.
+    """Lets `burst` through at once, and `rate` a second in the long run. Not thread-safe.
 
     Args:
         clock: seconds, never going back.
@@ -21,9 +21,7 @@ class TokenBucket:
 
     def wait(self) -> float:
         """0 if one more may pass now, which is then counted; else the seconds until it may."""
-        now = self._clock()
-        self._left = min(self._burst, self._left + (now - self._then) * self._rate)
-        self._then = now
+        self._refill()
         if self._left < 1:
             return (1 - self._left) / self._rate
         self._left -= 1
@@ -31,4 +29,10 @@ class TokenBucket:
 
     def charge(self, count: int) -> None:
         """Counts more that has passed already; what comes next waits the longer."""
+        self._refill()  # first, or a full bucket would take the time since then once more
         self._left -= count
+
+    def _refill(self) -> None:
+        now = self._clock()
+        self._left = min(self._burst, self._left + (now - self._then) * self._rate)
+        self._then = now

@@ -19,3 +19,11 @@ def test_what_is_charged_makes_the_next_wait() -> None:
     bucket = TokenBucket(rate=1, burst=2, clock=lambda: 100.0)
     bucket.charge(5)
     assert bucket.wait() == 4
+
+
+def test_a_pause_before_a_charge_does_not_pay_for_it() -> None:
+    now = 100.0
+    bucket = TokenBucket(rate=1, burst=2, clock=lambda: now)
+    now += 1000
+    bucket.charge(5)
+    assert bucket.wait() == 4
