@@ -2,7 +2,7 @@
 
 libjpeg, libpng and libtiff, inside OpenCV and Pillow, write what they find wrong with a picture to
 descriptor 2, past Python: libtiff a line for each row of a damaged fax, so that a small upload adds
-megabytes to the log. The sender is told in words what is wrong, and nobody else needs to know.
+megabytes to the log. The sender gets a sentence about it; the log does not need these lines.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import sys
 def keep_native_lines_out() -> None:
     """Leave standard error to Python; what else is written there is dropped.
 
-    For the beginning of a process: who holds `sys.stderr` by then, a log handler say, writes into
-    nothing.
+    Call this first in a process: what holds the old `sys.stderr`, for example a log handler, loses
+    its output.
     """
     descriptor = sys.stderr.fileno()
     sys.stderr.flush()

@@ -82,7 +82,7 @@ class Event:
 class Outbox:
     """A queue of events on disk, first in first out, safe to use from several threads.
 
-    No method raises when the disk fails; what happens then stands at the top of this file.
+    No method raises when the disk fails; the top of this file describes what happens then.
 
     Args:
         path: the file; made if it is not there, and tried again until that succeeds.
@@ -187,7 +187,7 @@ class Outbox:
     # The file
 
     def _write(self, *operations: tuple[str, tuple[Any, ...]], durable: bool = False) -> bool:
-        """Change the file, all or nothing, with what it did not take before; whether it did."""
+        """Write to the file, all or nothing, with what it did not take before; True on success."""
 
         def change() -> bool:
             with self._file.transaction(durable) as file:

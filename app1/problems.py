@@ -1,8 +1,9 @@
-"""app1's errors of the web. Each owns its status, and one place turns any error into an answer.
+"""app1's HTTP errors. Each has its own status; one place turns any error into an answer.
 
 Under /api/ an error is RFC 9457 problem JSON, elsewhere a sentence in the page. The errors of a
-picture itself come from `captioner.errors`; this file adds those that only a server can meet. No
-answer holds a stack trace: an unforeseen error goes to the log, and the client gets one sentence.
+picture itself come from `captioner.errors`; this file adds those that only a server can have.
+
+No answer contains a stack trace: an unforeseen error goes to the log, the client gets a sentence.
 """
 
 from __future__ import annotations
@@ -43,17 +44,10 @@ class UnauthorizedError(RequestError):
 
 
 class ForbiddenError(RequestError):
-    """A wrong delete token, or a page of another site at work in somebody's browser."""
+    """A wrong delete token, or a request that a page of another site made a browser send."""
 
     status = 403
     title = "Not allowed"
-
-
-class RequestTooLargeError(RequestError):
-    """The request as a whole is larger than what we read, whatever is in it."""
-
-    status = 413
-    title = "The request is too large"
 
 
 class RetryLaterError(CaptionerError):

@@ -74,7 +74,7 @@ class RelayConnection:
         # an Origin is what a browser sends for its page, and the relay has a list of pages
         options: dict[str, Any] = {"suppress_origin": True}
         if is_loopback(urlsplit(url).hostname or ""):
-            # a proxy for the web does not know this machine's own addresses
+            # a web proxy cannot reach this machine's own addresses
             session.trust_env = False
             options["http_no_proxy"] = ["*"]
         self._client = socketio.Client(
@@ -102,7 +102,7 @@ class RelayConnection:
             if isinstance(reason, dict):
                 reason = reason.get("message", reason)
             sentence = str(reason)
-            if "ConnectionPool(" in sentence:  # requests' own words, of which no two are alike
+            if "ConnectionPool(" in sentence:  # requests' own text, different every time
                 sentence = f"nobody answers at {url}"
             raise RelayError(sentence) from error
 
@@ -222,11 +222,11 @@ class Publisher:
 
     def announce(self, id_: str, image_path: str, thumbnail: bytes) -> None:
         """Work on a photo has begun; `publish` or `fail` follows."""
-        self._tell("captioning", {"id": id_, "image_path": image_path, "thumbnail": thumbnail})
+        self._send_now("captioning", {"id": id_, "image_path": image_path, "thumbnail": thumbnail})
 
     def fail(self, id_: str, sentence: str) -> None:
-        """Work on a photo came to nothing."""
-        self._tell("captioning_failed", {"id": id_, "error": sentence})
+        """Work on a photo has failed."""
+        self._send_now("captioning_failed", {"id": id_, "error": sentence})
 
     def forget(self, id_: str) -> None:
         """Take a photo and its caption off every screen and out of the history."""
@@ -302,7 +302,7 @@ class Publisher:
             self.refused += 1
         return 0
 
-    def _tell(self, event: str, payload: dict[str, Any]) -> None:
+    def _send_now(self, event: str, payload: dict[str, Any]) -> None:
         """Send at once or not at all."""
         connection = self._connection
         if connection is not None and self._patience() > 0:

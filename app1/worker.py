@@ -2,9 +2,9 @@
 
 The captioner is not safe to share between threads, and several pictures decoded at once would cost
 several times the memory; so one thread does all work on pictures, one after the other, and uploads
-wait in line. The line is short on purpose: past it an upload is told at once to come back later.
+wait in line. The line is short on purpose: an upload that finds it full gets 503 at once.
 
-This file knows no web: jobs are functions that take the captioner.
+This file contains no HTTP: jobs are functions that take the captioner.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class CaptionWorker:
 
     @property
     def ready(self) -> bool:
-        """Whether an upload would be worked on at once: the model is warm, and nothing stops us."""
+        """Whether uploads are accepted: the model is warm, and the server is not being stopped."""
         return self._warm and not self._draining
 
     @property

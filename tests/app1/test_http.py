@@ -207,13 +207,15 @@ class TestCaption:
         assert Image.open(io.BytesIO(thumbnail)).size in ((480, 480), (320, 320))
 
     def test_word_by_word(
-        self, client: FlaskClient, send: Send, picture: Callable[..., bytes]
+        self, client: FlaskClient, send: Send, relay: Relay, picture: Callable[..., bytes]
     ) -> None:
         body = send(client, (picture(), "a.jpg"), attention=1).json
         assert body is not None
         for word in body["words"]:
             assert [len(row) for row in word["attention"]] == [4, 4, 4, 4]
             assert sum(map(sum, word["attention"])) == pytest.approx(1, abs=1e-3)
+        (published,) = relay.of("predict")
+        assert all(set(word) == {"word", "probability"} for word in published["words"])
 
     def test_beam_size_and_candidates(
         self, client: FlaskClient, send: Send, picture: Callable[..., bytes]
@@ -277,7 +279,7 @@ def test_the_same_photo_again_is_another_caption(
     assert first["delete_token"] != second["delete_token"]
     wait_for(lambda: len(relay.of("predict")) == 2)
     assert [p["image_path"] for p in relay.of("predict")] == ["a.jpg", "b.jpg"]
-    assert all(set(word) == {"word", "probability"} for word in relay.of("predict")[0]["words"])
+    assert "app1_caption_seconds_count 2.0" in client.get("/metrics").text, "each is captioned"
 
 
 def test_what_is_not_to_be_published_is_not(
@@ -722,6 +724,7 @@ def test_metrics(client: FlaskClient, send: Send, picture: Callable[..., bytes])
         'app1_http_requests_total{route="/api/captions",status="200"} 1.0',
         'app1_http_requests_total{route="none",status="404"} 1.0',
         "app1_upload_seconds_count 1.0",
+        "app1_caption_seconds_count 1.0",
         "app1_ready 1.0",
         "app1_uploads_admitted 0.0",
         "app1_relay_connected 1.0",
