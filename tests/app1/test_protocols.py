@@ -22,25 +22,7 @@ from app1.parts import App1
 from app1.schema_filling import SchemaError, fill
 from captioner import Captioner
 from common.settings import Settings
-
-
-class Relay:
-    """Keeps what is published."""
-
-    alive = True
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, Any]] = []
-
-    def call(self, event: str, payload: Any, timeout: float) -> dict[str, Any]:
-        self.events.append((event, payload))
-        return {"ok": True, "seq": len(self.events)}
-
-    def emit(self, event: str, payload: Any) -> None:
-        self.events.append((event, payload))
-
-    def close(self) -> None:
-        pass
+from tests.kit.app1 import Relay
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +37,7 @@ def base(tiny_model: Path, relay: Relay, tmp_path_factory: pytest.TempPathFactor
     environment = {"CAPTIONER_MODEL": str(tiny_model), "CAPTIONER_STATE": str(state)}
     settings = Settings.from_environment(environment)
     warm = threading.Event()
-    own = App1(settings, loaded=lambda error: warm.set(), connect=lambda ended: relay)
+    own = App1(settings, loaded=lambda error: warm.set(), connect=relay.connect)
     server = make_server("127.0.0.1", 0, create_app(own), threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     own.start()

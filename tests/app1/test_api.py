@@ -1,8 +1,7 @@
-"""app1's HTTP, without sockets: Flask's test client, the tiny model, and a relay that is a list."""
+"""The HTTP API: captions, errors, limits, deletion, the model and the API's description."""
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import math
@@ -11,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,113 +19,11 @@ from werkzeug.test import TestResponse
 
 from app1.app import create_app
 from app1.parts import App1
-from app1.publisher import RelayError
 from app1.uploads import MAX_PICTURES
 from captioner import Captioner
-from common.settings import Settings
+from tests.kit.app1 import Relay, Send, problem_of
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
-
-
-class Relay:
-    """Takes everything that is published, or nothing while it is not `up`."""
-
-    def __init__(self) -> None:
-        self.up = True
-        self.events: list[tuple[str, dict[str, Any]]] = []
-
-    def connect(self, ended: Callable[[], None]) -> Relay:
-        if not self.up:
-            raise RelayError("connection refused")
-        return self
-
-    @property
-    def alive(self) -> bool:
-        return self.up
-
-    def call(self, event: str, payload: dict[str, Any], timeout: float) -> dict[str, Any]:
-        if not self.up:
-            raise RelayError("the connection broke")
-        self.events.append((event, payload))
-        return {"ok": True, "seq": len(self.events)}
-
-    def emit(self, event: str, payload: dict[str, Any]) -> None:
-        self.events.append((event, payload))
-
-    def close(self) -> None:
-        pass
-
-    def of(self, name: str) -> list[dict[str, Any]]:
-        return [payload for event, payload in self.events if event == name]
-
-
-@pytest.fixture
-def relay() -> Relay:
-    return Relay()
-
-
-@pytest.fixture
-def start(
-    settings_of: Callable[..., Settings],
-    tiny_model: Path,
-    relay: Relay,
-    wait_for: Callable[..., None],
-) -> Iterator[Callable[..., App1]]:
-    started: list[App1] = []
-
-    def make(load: Callable[[], Captioner] | None = None, **environment: object) -> App1:
-        settings = settings_of(CAPTIONER_MODEL=tiny_model, **environment)
-        parts = App1(settings, load, connect=relay.connect)
-        started.append(parts)
-        parts.start()
-        if load is None:
-            wait_for(lambda: parts.worker.ready)
-        if relay.up:
-            wait_for(lambda: parts.publisher._caught_up)
-        return parts
-
-    yield make
-    for parts in started:
-        parts.stop()
-
-
-@pytest.fixture
-def parts(start: Callable[..., App1]) -> App1:
-    return start()
-
-
-@pytest.fixture
-def client(parts: App1) -> FlaskClient:
-    return create_app(parts).test_client()
-
-
-Files = list[tuple[bytes, str]]
-Send = Callable[..., TestResponse]
-
-
-@pytest.fixture
-def send(multipart: Callable[..., tuple[bytes, str]]) -> Send:
-    def post(
-        client: FlaskClient,
-        *files: tuple[bytes, str],
-        to: str = "/api/captions",
-        headers: dict[str, str] | None = None,
-        **fields: object,
-    ) -> TestResponse:
-        body, kind = multipart(*files, **fields)
-        return client.post(to, data=body, content_type=kind, headers=headers)
-
-    return post
-
-
-def problem_of(response: TestResponse) -> dict[str, Any]:
-    assert response.mimetype == "application/problem+json"
-    body = json.loads(response.data)
-    assert set(body) == {"type", "title", "status", "detail"}
-    assert body["status"] == response.status_code
-    assert re.fullmatch(r"[A-Z\"'0-9].*\.", body["detail"]), "one sentence"
-    assert "Traceback" not in response.text
-    return dict(body)
 
 
 class TestCaption:
@@ -632,105 +528,10 @@ class TestDelete:
         assert response.status_code == 204
 
 
-class TestPage:
-    """The page without JavaScript; what it looks like is the browser tests' business."""
-
-    def test_upload(
-        self, client: FlaskClient, send: Send, relay: Relay, picture: Callable[..., bytes]
-    ) -> None:
-        response = send(client, (picture(), "<b>.jpg"), to="/")
-        assert response.status_code == 200
-        published = relay.of("predict")[0]
-        assert published["caption"] in response.text
-        thumbnail = base64.b64encode(published["thumbnail"]).decode()
-        assert f"data:image/jpeg;base64,{thumbnail}" in response.text
-        first = response.text.partition("<template")[0]
-        verdict = "Fairly sure" if published["confident"] else "Not sure"
-        assert first.index(f">{verdict}<") < first.index(f">{published['caption']}<")
-        assert '<details class="confidence" hidden>' in first, "this model cannot tell"
-        assert "&lt;b&gt;.jpg" in response.text
-        assert "<b>.jpg" not in response.text
-
-    def test_delete(
-        self, client: FlaskClient, send: Send, relay: Relay, picture: Callable[..., bytes],
-        wait_for: Callable[..., None],
-    ) -> None:  # fmt: skip
-        page = send(client, (picture(), "a.jpg"), to="/").text
-        fields = dict(re.findall(r'name="(id|delete_token)" value="([^"]+)"', page))
-        assert client.post("/delete", data={**fields, "delete_token": "x"}).status_code == 403
-        assert client.post("/delete", data={}).status_code == 400
-        response = client.post("/delete", data=fields)
-        assert response.status_code == 200
-        assert "Deleted from every screen." in response.text
-        wait_for(lambda: relay.of("forget"))
-        assert relay.of("forget")[0] == {"id": fields["id"]}
-
-    @pytest.mark.parametrize(
-        ("files", "status"),
-        [
-            ([], 400),
-            ([(b"", "")], 400),
-            ([(b"", "a.jpg")], 400),
-            ([(b"text", "a.jpg")], 415),
-            ([(b"text", "a.jpg"), (b"\x89PNG\r\n\x1a\n", "b.png")], 415),
-        ],
-    )
-    def test_errors_are_sentences_in_the_page(
-        self, client: FlaskClient, send: Send, files: Files, status: int
-    ) -> None:
-        response = send(client, *files, to="/")
-        assert response.status_code == status
-        assert response.mimetype == "text/html"
-        assert '<input type="file"' in response.text
-
-    @pytest.mark.parametrize(
-        ("method", "path", "status"),
-        [("GET", "/nothing/here", 404), ("DELETE", "/", 405), ("POST", "/healthz", 405)],
-    )
-    def test_addresses(self, client: FlaskClient, method: str, path: str, status: int) -> None:
-        response = client.open(path, method=method)
-        assert response.status_code == status
-        assert response.mimetype == "text/html"
-
-    def test_headers(self, client: FlaskClient) -> None:
-        for path in ("/", "/api/model", "/nothing", "/static/upload.js"):
-            response = client.get(path)
-            headers = response.headers
-            response.close()
-            policy = headers["Content-Security-Policy"]
-            assert "default-src 'self'" in policy
-            assert "unsafe" not in policy
-            assert headers["X-Content-Type-Options"] == "nosniff"
-            assert headers["X-Frame-Options"] == "DENY"
-            assert headers["Referrer-Policy"] == "same-origin", "a form has to send its origin"
-        assert client.get("/").headers["Cache-Control"] == "no-store"
-
-
 def test_model(client: FlaskClient, tiny_model: Path) -> None:
     response = client.get("/api/model")
     assert response.status_code == 200
     assert response.json == json.loads((tiny_model / "manifest.json").read_bytes())
-
-
-def test_metrics(client: FlaskClient, send: Send, picture: Callable[..., bytes]) -> None:
-    send(client, (picture(), "a.jpg"), (b"text", "b.jpg"))
-    client.get("/nothing/at/all")
-    response = client.get("/metrics")
-    assert response.mimetype == "text/plain"
-    lines = response.text.splitlines()
-    for line in (
-        'app1_pictures_total{outcome="captioned"} 1.0',
-        'app1_pictures_total{outcome="415"} 1.0',
-        'app1_http_requests_total{route="/api/captions",status="200"} 1.0',
-        'app1_http_requests_total{route="none",status="404"} 1.0',
-        "app1_upload_seconds_count 1.0",
-        "app1_caption_seconds_count 1.0",
-        "app1_ready 1.0",
-        "app1_uploads_admitted 0.0",
-        "app1_relay_connected 1.0",
-        "app1_outbox_waiting 0.0",
-    ):
-        assert line in lines
 
 
 def test_the_description_names_every_route_and_every_answer(
