@@ -2,7 +2,7 @@
 # make test   installs what the tests need too, and runs the checks and the whole suite
 #             (make test ARGS="tests/relay -x" runs a part of it)
 # make results writes the README's table of results again from the reports in the model's folder
-# make docs   writes docs/cli.md again from the program's own help
+# make docs   writes docs/cli.md and the README's settings again, from the program's own help
 # make lock   makes requirements.lock again from the versions in requirements*.txt
 # make audit  looks up the known vulnerabilities of all that requirements.lock pins, in PyPI's database
 #

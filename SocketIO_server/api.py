@@ -23,6 +23,10 @@ DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000  # captions in one answer
 MAX_QUERY = 200  # characters
 BATCH = 50  # captions read at a time, so that nothing else waits long for the store
+REFUSED_ORIGIN = (
+    "The relay refuses pages of {}; if this page is yours, add that address to RELAY_ORIGINS, or "
+    "set APP2_PUBLIC_URL to the page's address, and start the relay again."
+)
 
 WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -48,6 +52,19 @@ def add_routes(app: flask.Flask, relay: Relay, origins: Origins) -> None:
         if reason:
             return flask.jsonify(status="not ready", reason=reason), 503
         return flask.jsonify(status="ready"), 200
+
+    @app.get("/api/origin")
+    def origin() -> flask.Response:
+        """Whether the page that asks may connect, in words for its reader.
+
+        Every page may read this answer: a browser does not show a page why it was refused.
+        """
+        asking = flask.request.headers.get("Origin")
+        allowed = asking is None or origins.allows(asking)
+        sentence = "" if allowed else REFUSED_ORIGIN.format(asking[:200] if asking else "")
+        response = flask.jsonify(allowed=allowed, error=sentence)
+        response.headers["Access-Control-Allow-Origin"] = "*"
+        return response
 
     @app.get("/metrics")
     def metrics() -> flask.Response:
@@ -113,7 +130,7 @@ def add_routes(app: flask.Flask, relay: Relay, origins: Origins) -> None:
             response.vary.add("Origin")
             origin = flask.request.headers.get("Origin")
             if origin and origins.allows(origin):
-                response.headers["Access-Control-Allow-Origin"] = origin
+                response.headers.setdefault("Access-Control-Allow-Origin", origin)
         return response
 
     @app.errorhandler(HTTPException)
@@ -190,6 +207,7 @@ class Guard:
             ("Content-Type", PROBLEM_TYPE),
             ("Content-Length", str(len(body))),
             ("Connection", "close"),  # there may be a body that is not going to be read
+            ("Access-Control-Allow-Origin", "*"),  # so that a page can say why
         ]
         start(f"{refusal[0]} {refusal[1]}", headers)
         return [body]

@@ -6,6 +6,7 @@ import flask
 from flask_socketio import SocketIO
 
 from common.hosts import Origins
+from common.proxies import BehindProxies
 from common.settings import Settings
 from common.state import publisher_token
 from SocketIO_server.api import Guard, add_routes
@@ -49,6 +50,10 @@ def create_app(settings: Settings) -> flask.Flask:
     Connections(relay, publisher_token(settings)).register()
     Publishing(relay).register()
     add_routes(app, relay, origins)
-    app.wsgi_app = Guard(app.wsgi_app, settings)  # type: ignore[method-assign]
+    app.wsgi_app = BehindProxies(  # type: ignore[method-assign]
+        Guard(app.wsgi_app, settings),
+        settings.captioner_trusted_proxies,
+        settings.relay_public_url,
+    )
     app.extensions["relay"] = relay
     return app

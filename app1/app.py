@@ -43,7 +43,7 @@ def create_app(own: App1) -> Flask:
     app = Flask(__name__)
     app.extensions["app1"] = own
     app.config["MAX_CONTENT_LENGTH"] = REQUEST_SIZE_FACTOR * own.settings.max_upload_bytes
-    share_pages(app, own.settings, camera=True)
+    share_pages(app, own.settings, "APP1", camera=True)
     install_error_handlers(app, lambda sentence: render_page(sentence, "error"))
     app.before_request(_guard)
     app.after_request(_finish)

@@ -31,7 +31,7 @@ def create_app(settings: Settings) -> Flask:
     """The viewer page and its health check."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = 0  # no view reads a body
-    share_pages(app, settings, connect=lambda: relay_sources(settings))
+    share_pages(app, settings, "APP2", connect=lambda: relay_sources(settings))
 
     @app.get("/")
     def viewer_page() -> str:
@@ -40,7 +40,7 @@ def create_app(settings: Settings) -> Flask:
             "viewer.html",
             relay_url=settings.relay_public_url,
             relay_port=settings.relay_port,
-            upload_url=neighbour_url(settings.app1_port),
+            upload_url=neighbour_url(settings.app1_public_url, settings.app1_port),
         )
 
     @app.get("/healthz")

@@ -62,6 +62,18 @@ def url_on_port(scheme: str, host: str, port: int) -> str:
     return f"{scheme}://{match[1]}:{port}/" if match else "/"
 
 
+def public_urls(settings: Settings) -> tuple[str, ...]:
+    """The addresses at which browsers reach our servers, as far as they are set."""
+    urls = (settings.relay_public_url, settings.app1_public_url, settings.app2_public_url)
+    return tuple(url for url in urls if url)
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of a URL."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def is_own_name(settings: Settings, host: str) -> bool:
     """Whether a host name, without port, is one of this machine's, or is in the settings."""
     host = host.lower().rstrip(".")
@@ -69,7 +81,7 @@ def is_own_name(settings: Settings, host: str) -> bool:
     short = name.split(".")[0]
     own = {"localhost", name, short, f"{short}.local"}
     own |= {h.lower() for h in (settings.relay_host, settings.app1_host, settings.app2_host)}
-    urls = (settings.relay_url, settings.relay_public_url, *(settings.relay_origins or ()))
+    urls = (settings.relay_url, *public_urls(settings), *(settings.relay_origins or ()))
     own |= {urlsplit(url).hostname or "localhost" for url in urls}
     return host in own or host.endswith(".localhost")
 
@@ -95,7 +107,8 @@ class Origins:
     """The origins that may use the relay: those of RELAY_ORIGINS or, where it is not set, our own.
 
     Our own are pages on any name of this machine (`is_own_name`) at APP1_PORT and APP2_PORT. The
-    relay's own address always passes: programs that are not browsers send it as their origin.
+    public addresses always pass, and the relay's own: programs that are not browsers send it as
+    their origin.
 
     CORS is not authentication: a program that is not a browser sends no Origin and is let in as a
     viewer. This keeps a web page that somebody opens on this machine from reading along.
@@ -104,7 +117,7 @@ class Origins:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._page_ports = {settings.app1_port, settings.app2_port}
-        self._relay_urls = {settings.relay_url, settings.relay_public_url}
+        self._public = {settings.relay_url, *map(origin_of, public_urls(settings))}
         self._refused: set[str] = set()
 
     def allows(self, origin: str | None) -> bool:
@@ -112,9 +125,7 @@ class Origins:
         if origin is None:  # the library asks this too, and then lets the request pass
             return False
         explicit = self._settings.relay_origins
-        allowed = origin in self._relay_urls or self._is_ours_at(
-            origin, {self._settings.relay_port}
-        )
+        allowed = origin in self._public or self._is_ours_at(origin, {self._settings.relay_port})
         if explicit is None:
             allowed = allowed or self._is_ours_at(origin, self._page_ports)
         else:

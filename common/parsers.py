@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 ASYNC_MODES = ("eventlet", "gevent", "threading")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600}
 
 
@@ -71,8 +72,30 @@ def origin(text: str) -> str:
     return f"{scheme}://{name}" if is_default_port else f"{scheme}://{name}:{port}"
 
 
-def origin_or_empty(text: str) -> str:
-    return origin(text) if text else ""
+def public_url(text: str) -> str:
+    """An http(s) URL at which browsers reach a server, without a closing slash; or nothing."""
+    if not text:
+        return ""
+    wanted = ValueError("must be of the form https://host/path, without ? and #")
+    start, slash, folder = text.partition("//")[2].partition("/")
+    try:
+        base = origin(text.removesuffix(slash + folder))
+    except ValueError as error:
+        raise wanted from error
+    folder = folder.strip("/")
+    if not start or not re.fullmatch(r"[A-Za-z0-9._~/-]*", folder) or "//" in folder:
+        raise wanted
+    return f"{base}/{folder}" if folder else base
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """Addresses and networks with commas between them."""
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise ValueError(
+            'must be addresses or networks like "127.0.0.1, 10.0.0.0/8" with commas between'
+        ) from error
 
 
 def origins(text: str) -> tuple[str, ...]:

@@ -67,8 +67,15 @@ class Settings:
     )
     relay_public_url: str = _setting(
         "",
-        parsers.origin_or_empty,
-        "URL at which browsers reach the relay; empty: the page's own host name and RELAY_PORT",
+        parsers.public_url,
+        "URL at which browsers reach the relay, with its path behind a proxy; empty: the page's "
+        "own host name and RELAY_PORT",
+    )
+    app1_public_url: str = _setting(
+        "", parsers.public_url, "likewise of the upload page; empty: the host name and APP1_PORT"
+    )
+    app2_public_url: str = _setting(
+        "", parsers.public_url, "likewise of the viewer page; empty: the host name and APP2_PORT"
     )
     relay_origins: tuple[str, ...] | None = _setting(
         None,
@@ -140,11 +147,16 @@ class Settings:
     captioner_queue: int = _setting(
         32, parsers.whole_number(1, 100_000), "uploads that may wait; further ones get 503"
     )
+    captioner_trusted_proxies: tuple[parsers.Network, ...] = _setting(
+        (),
+        parsers.networks,
+        "addresses of proxies whose X-Forwarded-For, -Proto, -Host and -Prefix are believed",
+    )
     captioner_rate: Rate | None = _setting(
         None,
         parsers.rate,
         'pictures per address: "N/second", "N/minute", "N/hour" or "off"; further ones get 429',
-        "off while APP1_HOST is loopback, else 60/minute",
+        "off while APP1_HOST is loopback and there is no proxy, else 60/minute",
     )
     explicit: frozenset[str] = field(default=frozenset(), repr=False)
 
@@ -172,7 +184,8 @@ class Settings:
             own = self.relay_host if self.relay_host != "localhost" else "127.0.0.1"
             fill("relay_url", http_url(own, self.relay_port))
         if "CAPTIONER_RATE" not in self.explicit and self.captioner_rate is None:
-            fill("captioner_rate", None if is_loopback(self.app1_host) else Rate(60, 60))
+            is_private = is_loopback(self.app1_host) and not self.captioner_trusted_proxies
+            fill("captioner_rate", None if is_private else Rate(60, 60))
         if self.relay_token == "" and not is_loopback(self.relay_host):
             raise SettingsError(
                 f"RELAY_TOKEN is empty, so that everybody may publish, but RELAY_HOST is "
@@ -238,7 +251,7 @@ class Settings:
     def _text(self, field_name: str) -> str:
         value = getattr(self, field_name)
         if isinstance(value, tuple):
-            return ",".join(value)
+            return ",".join(map(str, value))
         if value is None:
             return "off" if field_name == "captioner_rate" else ""
         return str(value)
@@ -260,7 +273,7 @@ def table() -> list[tuple[str, str, str]]:
     return [
         (
             f.name.upper(),
-            f.metadata["shown"] or str(defaults[f.name].default),
+            f.metadata["shown"] or str(defaults[f.name].default or ""),
             f.metadata["meaning"],
         )
         for f in _fields()

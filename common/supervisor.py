@@ -340,8 +340,9 @@ class Supervisor:
         for child in self._children:
             if words := pages.get(child.server.name):
                 host, port = child.server.address(self._settings)
-                self._log.say(f"{words}: {http_url(host, port)}/")
-                if is_wildcard(host) and (own := _own_address()):
+                public: str = getattr(self._settings, f"{child.server.name}_public_url")
+                self._log.say(f"{words}: {public or http_url(host, port)}/")
+                if not public and is_wildcard(host) and (own := _own_address()):
                     self._log.say(f"  from other devices: {http_url(own, port)}/")
         self._log.say("Ctrl-C stops all of them.")
 

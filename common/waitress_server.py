@@ -154,6 +154,7 @@ class PageServer:
             recv_bytes=RECEIVE_BYTES,
             inbuf_overflow=IN_MEMORY_BYTES,
             asyncore_use_poll=True,  # select() stops at descriptor 1024
+            clear_untrusted_proxy_headers=False,  # `BehindProxies` does, but for trusted ones
         )
         self._server.channel_class = Channel
         self._thread = threading.Thread(target=self._server.run, name="sockets", daemon=True)

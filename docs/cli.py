@@ -1,4 +1,4 @@
-"""Writes docs/cli.md: what `captioner --help` and `captioner COMMAND --help` print.
+"""Writes docs/cli.md from the program's own help, and the settings into the README.
 
 python docs/cli.py            # or: make docs
 """
@@ -14,7 +14,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from captioner import cli
+from common.settings import table
 
+README = Path(__file__).resolve().parent.parent / "README.md"
+TABLE_HEAD = "| setting | default | meaning |\n|---|---|---|\n"
 PAGE = Path(__file__).with_suffix(".md")
 WIDTH = "100"  # columns of the help
 
@@ -54,5 +57,30 @@ def help_of(command: str) -> str:
     return printed.getvalue()
 
 
+def settings_table() -> str:
+    """The README's table; where a server listens is one row."""
+    rows = {name: (default or "empty", meaning) for name, default, meaning in table()}
+    lines = []
+    for name, (default, meaning) in rows.items():
+        if name.endswith("_PORT"):
+            continue
+        if name.endswith("_HOST"):
+            port = name.replace("_HOST", "_PORT")
+            name = f"{name}`, `{port}"
+            default = f"{default}, {rows[port][0]}"
+            meaning = meaning.replace("address that", "where").replace("listens on", "listens")
+        lines.append(f"| `{name}` | {default} | {meaning} |\n")
+    return TABLE_HEAD + "".join(lines)
+
+
+def write_settings() -> None:
+    """Puts the table into the README, in place of the old one."""
+    text = README.read_text(encoding="utf-8")
+    before, _, after = text.partition(TABLE_HEAD)
+    after = "\n" + after.partition("\n\n")[2]
+    README.write_text(before + settings_table() + after, encoding="utf-8")
+
+
 if __name__ == "__main__":
+    write_settings()
     PAGE.write_text(page(), encoding="utf-8")

@@ -3,6 +3,14 @@
 const API = new URL("../api/captions", import.meta.url);
 const TIME_LIMIT = 120_000; // ms for one photo, sending included
 const LONGEST_WAIT = 600; // s that a server may ask for with Retry-After
+// Answers without problem JSON come from a proxy.
+const OF_A_PROXY = {
+  413: "The server in front of the captioner refuses pictures of this size. Its host can raise the limit (in nginx: client_max_body_size).",
+  429: "The server in front of the captioner takes no more pictures from here for now. Wait a little.",
+  502: "The captioner does not run behind its address just now. Try again in a moment.",
+  503: "The captioner is busy or being started. Try again in a moment.",
+  504: "The captioner took too long over this photo.",
+};
 const UNREACHABLE = "The captioner could not be reached.";
 
 /** Why a request failed; `message` is the sentence for the person. */
@@ -17,7 +25,10 @@ export class Refusal extends Error {
   static fromProblem(status, problem, retryAfter) {
     const seconds = Number.parseInt(retryAfter, 10);
     return new Refusal(
-      problem?.detail || problem?.title || `The captioner answered with status ${status}.`,
+      problem?.detail ||
+        problem?.title ||
+        OF_A_PROXY[status] ||
+        `The captioner answered with status ${status}.`,
       status,
       Number.isNaN(seconds) ? null : Math.min(LONGEST_WAIT, Math.max(1, seconds)),
     );

@@ -8,6 +8,7 @@ import { deleteSent, keepSent } from "./sent.js";
 import { shrink } from "./shrink.js";
 import { showWords } from "./words.js";
 
+const SMALL_BYTES = 900_000; // a proxy's own limit is often 1 MB, and the model needs no more
 const MAX_BYTES = Number(document.body.dataset.maxUploadBytes);
 const MAX_PIXELS = Number(document.body.dataset.maxPixels);
 const MAX_RETRIES = 5; // times that a busy server is asked again without asking the person
@@ -98,7 +99,7 @@ export class Card {
   async shrink() {
     if (this.shrunk) return false;
     this.showState("sending", "Making it smaller…");
-    const smaller = await shrink(this.file, MAX_BYTES, MAX_PIXELS);
+    const smaller = await shrink(this.file, Math.min(MAX_BYTES, SMALL_BYTES), MAX_PIXELS);
     this.shrunk = true;
     if (!smaller) return false; // the server's answer then names the problem
     this.file = smaller;

@@ -33,7 +33,7 @@ def render_page(message: str = "", kind: str = "", results: Sequence[Result] = (
         formats=FORMATS,
         accept=ACCEPT,
         model_name=model.name if model else "",
-        viewer_url=neighbour_url(settings.app2_port),
+        viewer_url=neighbour_url(settings.app2_public_url, settings.app2_port),
         message=message,
         message_kind=kind,
         results=[_shown(result) for result in results],

@@ -13,9 +13,12 @@ const WORKING_SHOWN = 120_000; // ms until a photo without any news leaves the p
 const FAILURE_SHOWN = 30_000; // ms
 const TYPING_PAUSE = 250; // ms
 const UNREACHABLE = "The relay cannot be reached. Trying again…";
-const RELAY =
-  document.body.dataset.relayUrl ||
-  `${location.protocol}//${location.hostname}:${document.body.dataset.relayPort}`;
+const RELAY = new URL(
+  `${
+    document.body.dataset.relayUrl ||
+    `${location.protocol}//${location.hostname}:${document.body.dataset.relayPort}`
+  }/`,
+);
 
 const list = byId("cards");
 const entries = new Entries();
@@ -110,7 +113,8 @@ function showConnection(newState, words) {
 // --- the relay -----------------------------------------------------------------------------------
 
 function connect() {
-  const socket = io(RELAY, {
+  const socket = io(RELAY.origin, {
+    path: `${RELAY.pathname}socket.io`,
     // called at each reconnection; the relay then sends the captions since
     auth: (answer) => answer(entries.lastSeq > 0 ? { last_seq: entries.lastSeq } : {}),
     transports: ["websocket", "polling"],
@@ -130,8 +134,11 @@ function connect() {
     // after a disconnection by the relay, the client library does not reconnect
     if (!socket.active) setTimeout(() => socket.connect(), 1000);
   });
-  socket.on("connect_error", (error) => {
-    away(socket.active ? UNREACHABLE : `The relay refuses this page: ${error.message}`);
+  socket.on("connect_error", async (error) => {
+    const words = socket.active ? UNREACHABLE : `The relay refuses this page: ${error.message}`;
+    away(words);
+    const refusal = await whyRefused();
+    if (refusal && !socket.connected) away(refusal);
     if (!socket.active) setTimeout(() => socket.connect(), 5000);
   });
 
@@ -176,6 +183,16 @@ function connect() {
   });
 }
 
+/** Why the relay refuses pages of this address; "" if it does not, or cannot be reached. */
+async function whyRefused() {
+  try {
+    const answer = await (await fetch(new URL("api/origin", RELAY))).json();
+    return answer.error ?? answer.detail ?? "";
+  } catch {
+    return "";
+  }
+}
+
 function forget(id) {
   entries.remove(id);
   search.found = search.found.filter((entry) => entry.id !== id);
@@ -192,7 +209,7 @@ function removeAfter(time, entry) {
 
 /** Captions from the relay's history, oldest first. */
 async function ask(parameters, signal) {
-  const url = new URL("/api/captions", RELAY);
+  const url = new URL("api/captions", RELAY);
   url.search = new URLSearchParams(parameters);
   const response = await fetch(url, { signal });
   if (!response.ok) throw new Error(`status ${response.status}`);

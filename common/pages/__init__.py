@@ -8,12 +8,14 @@ templates share.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 from flask import Blueprint, Flask, Response, request
 from werkzeug.exceptions import MisdirectedRequest
 
-from common.hosts import answers_to, url_on_port
+from common.hosts import answers_to, origin_of, url_on_port
 from common.problems import SECURITY_HEADERS
+from common.proxies import BehindProxies
 from common.settings import Settings
 
 _HEADERS = {
@@ -27,20 +29,27 @@ _HEADERS = {
 def share_pages(
     app: Flask,
     settings: Settings,
+    server: Literal["APP1", "APP2"],
     *,
     camera: bool = False,
     connect: Callable[[], Iterable[str]] = tuple,
 ) -> None:
     """Give `app` the shared templates, static files (at `/shared/`) and strict security headers.
 
-    A view that sets one of these headers itself is left alone. Requests for a host that is not ours
-    are answered with 421.
+    Behind a trusted proxy, `app` gets requests as the client sent them (`BehindProxies`). A view
+    that sets one of these headers itself is left alone. Requests for a host that is not ours are
+    answered with 421.
 
     Args:
+        server: whose settings are meant.
         camera: whether pages of this app may ask for the camera.
         connect: called for each response; further sources that its scripts may connect to,
             as the Content-Security-Policy writes them.
     """
+    public_url = settings.app1_public_url if server == "APP1" else settings.app2_public_url
+    app.wsgi_app = BehindProxies(  # type: ignore[method-assign]
+        app.wsgi_app, settings.captioner_trusted_proxies, public_url
+    )
     app.register_blueprint(
         Blueprint(
             "shared",
@@ -57,9 +66,9 @@ def share_pages(
         host = request.headers.get("Host", "")
         if host and not answers_to(settings, host):
             raise MisdirectedRequest(
-                "This server answers to the names and addresses of its own machine only; if the "
-                "name in the address bar is one, add the page to RELAY_ORIGINS, for example "
-                "http://NAME:PORT, and start again."
+                "This server answers to the names and addresses of its own machine only. If "
+                f"{host[:100]} is one of them, set {server}_PUBLIC_URL to the address of this "
+                f"page, for example {request.scheme}://{host[:100]}, and start again."
             )
 
     @app.after_request
@@ -82,14 +91,19 @@ def share_pages(
         return response
 
 
-def neighbour_url(port: int) -> str:
-    """The URL of another server of ours, for the client of the current request."""
-    return url_on_port(request.scheme, request.host, port)
+def neighbour_url(public_url: str, port: int) -> str:
+    """The URL of another server of ours, for the client of the current request.
+
+    Args:
+        public_url: at which browsers reach it; "" for `port` on the host of the request.
+    """
+    return f"{public_url}/" if public_url else url_on_port(request.scheme, request.host, port)
 
 
 def relay_sources(settings: Settings) -> list[str]:
     """What a page's script may connect to in order to reach the relay, for `connect-src`."""
-    url = settings.relay_public_url or neighbour_url(settings.relay_port).rstrip("/")
+    url = neighbour_url(settings.relay_public_url, settings.relay_port)
     if "[" in url:  # the policy's grammar has no word for an IPv6 address, so allow the schemes
         return ["http:", "https:", "ws:", "wss:"]
-    return [url, "ws" + url.removeprefix("http")] if url else []
+    origin = origin_of(url)
+    return [origin, "ws" + origin.removeprefix("http")] if url != "/" else []

@@ -379,7 +379,7 @@ class TestBadRequests:
         evil = {"Host": "evil.example:5001", "Origin": "http://evil.example:5001"}
         response = send(client, (picture(), "a.jpg"), headers=evil)
         assert response.status_code == 421
-        assert "RELAY_ORIGINS" in problem_of(response)["detail"]
+        assert "APP1_PUBLIC_URL" in problem_of(response)["detail"]
         assert relay.events == []
 
     def test_a_decoder_that_trips(

@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 import app1.app
 import app1.parts
 import app2.app
-from common.hosts import answers_to
+from common.hosts import Origins, answers_to
 from common.settings import Settings
 
 SettingsOf = Callable[..., Settings]
@@ -78,6 +78,22 @@ def test_everybody_may_watch_does_not_mean_any_name(settings_of: SettingsOf) -> 
     assert not answers_to(settings, "evil.example")
 
 
+def test_public_addresses_are_ours(settings_of: SettingsOf) -> None:
+    settings = settings_of(
+        APP1_PUBLIC_URL="https://photos.example/captions",
+        APP2_PUBLIC_URL="https://wall.example:8443",
+        RELAY_PUBLIC_URL="https://photos.example/captions/relay",
+        RELAY_ORIGINS="https://another.example",
+    )
+    origins = Origins(settings)
+    assert answers_to(settings, "photos.example")
+    assert answers_to(settings, "wall.example:8443")
+    assert origins.allows("https://photos.example")
+    assert origins.allows("https://wall.example:8443")
+    assert not origins.allows("https://wall.example")
+    assert not origins.allows("http://photos.example")
+
+
 @pytest.fixture(params=["app1", "app2"])
 def client(request: pytest.FixtureRequest, settings: Settings) -> Iterator[FlaskClient]:
     if request.param == "app2":
@@ -108,5 +124,5 @@ def test_nothing_under_other_names(client: FlaskClient) -> None:
         origin = {"Host": "evil.example:5001", "Origin": "http://evil.example:5001"}
         answer = client.open(path, method=method, headers=origin)
         assert answer.status_code == 421, path
-        assert "RELAY_ORIGINS" in answer.text
+        assert "_PUBLIC_URL" in answer.text
         assert answer.headers["Content-Security-Policy"]

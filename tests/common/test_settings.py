@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import subprocess
 import sys
@@ -32,6 +33,8 @@ def test_defaults_are_those_of_the_readme() -> None:
         "APP2_PORT": 5002,
         "RELAY_URL": "http://127.0.0.1:5000",
         "RELAY_PUBLIC_URL": "",
+        "APP1_PUBLIC_URL": "",
+        "APP2_PUBLIC_URL": "",
         "RELAY_ORIGINS": None,
         "RELAY_TOKEN": None,
         "RELAY_DB": state / "history.db",
@@ -47,6 +50,7 @@ def test_defaults_are_those_of_the_readme() -> None:
         "CAPTIONER_MAX_PIXELS": 50_000_000,
         "CAPTIONER_WORDS": "",
         "CAPTIONER_QUEUE": 32,
+        "CAPTIONER_TRUSTED_PROXIES": (),
         "CAPTIONER_RATE": None,
     }
     assert settings.max_upload_bytes == 20 * 1024 * 1024
@@ -65,6 +69,15 @@ def test_defaults_are_those_of_the_readme() -> None:
         ("RELAY_URL", "HTTP://Relay.Example:80", "http://relay.example"),
         ("RELAY_PUBLIC_URL", "", ""),
         ("RELAY_PUBLIC_URL", "https://relay.example:8443", "https://relay.example:8443"),
+        ("RELAY_PUBLIC_URL", "https://Example.org:443/a/relay/", "https://example.org/a/relay"),
+        ("APP1_PUBLIC_URL", "https://example.org/", "https://example.org"),
+        ("APP2_PUBLIC_URL", "http://[::1]:8080/wall", "http://[::1]:8080/wall"),
+        ("CAPTIONER_TRUSTED_PROXIES", "", ()),
+        (
+            "CAPTIONER_TRUSTED_PROXIES",
+            "127.0.0.1, 10.0.0.0/8,::1",
+            tuple(map(ipaddress.ip_network, ("127.0.0.1", "10.0.0.0/8", "::1"))),
+        ),
         ("RELAY_ORIGINS", "", ()),
         ("RELAY_ORIGINS", "*", ("*",)),
         ("RELAY_ORIGINS", "http://a:1, https://[::1]:443", ("http://a:1", "https://[::1]")),
@@ -120,6 +133,13 @@ def test_values(name: str, text: str, value: object) -> None:
         ("RELAY_PUBLIC_URL", "http://x; script-src *"),
         ("RELAY_PUBLIC_URL", "http://user@x"),
         ("RELAY_PUBLIC_URL", "http://[::1"),
+        ("RELAY_PUBLIC_URL", "https://example.org/a?b"),
+        ("RELAY_PUBLIC_URL", "https://example.org/a#b"),
+        ("APP1_PUBLIC_URL", "/captions"),
+        ("APP1_PUBLIC_URL", "https://example.org/a//b"),
+        ("APP1_PUBLIC_URL", 'https://example.org/"; x'),
+        ("CAPTIONER_TRUSTED_PROXIES", "proxy.local"),
+        ("CAPTIONER_TRUSTED_PROXIES", "10.0.0.1/8"),
         ("RELAY_ORIGINS", "http://a:1,,http://b:1"),
         ("RELAY_ORIGINS", "a:1"),
         ("RELAY_TOKEN", "two\nlines"),

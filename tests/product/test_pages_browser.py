@@ -115,7 +115,7 @@ def api(settings_of: Callable[..., Settings]) -> Iterator[Api]:
         template_folder=ROOT / "app1" / "templates",
         static_folder=ROOT / "app1" / "static",
     )
-    share_pages(app, settings_of(), camera=True)
+    share_pages(app, settings_of(), "APP1", camera=True)
 
     @app.get("/", endpoint="page.show")
     @app.post("/delete", endpoint="page.delete")

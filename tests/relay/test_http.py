@@ -285,6 +285,20 @@ def test_other_pages_may_not(relay: Relay, origin: str) -> None:
     assert relay.get("/socket.io/?EIO=4&transport=polling", Origin=origin)[0] == 400
 
 
+@pytest.mark.parametrize("origin", [*OURS, *FOREIGN])
+def test_a_page_can_ask_why_it_is_refused(relay: Relay, origin: str) -> None:
+    status, headers, answer = relay.get("/api/origin", Origin=origin)
+    assert (status, headers["Access-Control-Allow-Origin"]) == (200, "*")
+    assert answer["allowed"] == (origin in OURS)
+    assert ("RELAY_ORIGINS" in answer["error"]) == (origin in FOREIGN)
+
+
+def test_a_wrong_host_name_is_said_to_every_page(relay: Relay) -> None:
+    status, headers, answer = relay.get("/api/origin", Host="evil.example", Origin="http://a.b")
+    assert (status, headers["Access-Control-Allow-Origin"]) == (421, "*")
+    assert "RELAY_PUBLIC_URL" in answer["detail"]
+
+
 def test_a_program_has_no_origin_or_the_relays_own(relay: Relay) -> None:
     for client in (WireClient(relay), WireClient(relay, Origin=relay.url)):
         assert client.history()
