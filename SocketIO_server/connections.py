@@ -162,8 +162,9 @@ class Connections:
         """The piece of history after `position`, where it ends, and whether there are more.
 
         It ends with the last caption that this relay has broadcast: later ones come live. The first
-        piece (no `position` yet) also names what a viewer that was away has to drop: the ids
-        `forgotten`, or, on `reset`, all captions, since they are of another history.
+        piece (no `position` yet) also has what a viewer that was away has to change: the events
+        `corrected`, the ids `forgotten`, or, on `reset`, all captions, since they are of another
+        history.
         """
         relay, store = self._relay, self._relay.store
         first: dict[str, Any] = {}
@@ -175,7 +176,11 @@ class Connections:
             reset = seen > store.last_seq()
             position = store.before_last(PIECE) if last_seq is None or reset else seen
             seen = 0 if reset else seen
-            first = {"reset": reset, "forgotten": store.forgotten(seen) if seen else []}
+            first = {
+                "reset": reset,
+                "forgotten": store.forgotten(seen) if seen else [],
+                "corrected": store.corrections(seen) if seen else [],
+            }
         captions, more = store.after(position, PIECE, PIECE_BYTES)
         if captions and captions[-1]["seq"] > relay.last_broadcast:
             captions, more = [c for c in captions if c["seq"] <= relay.last_broadcast], False

@@ -88,6 +88,16 @@ def forget(data: object) -> Message:
     return _message(data, {"id": _id}, {})
 
 
+def corrected(data: object) -> Message:
+    """A person's words take the place of a caption, or a person approves the caption as it is."""
+    message = _message(
+        data, {"id": _id}, {"caption": _text(MAX_CAPTION), "by": _text(100), "approved": _yes_or_no}
+    )
+    if not message.fields.get("caption", "").strip() and not message.fields.get("approved"):
+        raise MessageError("A correction needs a caption that is not blank, or approved: true.")
+    return message
+
+
 # Checks: (value, name of the field) -> value. Each raises MessageError.
 
 Check = Callable[[Any, str], Any]
@@ -170,6 +180,9 @@ _PREDICT: dict[str, Check] = {
     "confidence": _number(0, 1),
     "confident": _yes_or_no,
     "photo": _yes_or_no,
+    "by": _text(100),
+    "approved": _yes_or_no,
+    "model_caption": _caption,
     "created_at": _utc_time,
     "model": _text(200),
     "elapsed_ms": _number(0, 1e9),

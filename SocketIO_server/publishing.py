@@ -40,6 +40,7 @@ class Publishing:
             ("captioning", messages.captioning, self._captioning),
             ("captioning_failed", messages.captioning_failed, self._captioning_failed),
             ("forget", messages.forget, self._forget),
+            ("corrected", messages.corrected, self._corrected),
         ):
             socketio.on_event(name, self._handler(name, check, handle))
         unknown = self._handler("unknown", lambda _: Message({}), self._unknown)
@@ -105,6 +106,14 @@ class Publishing:
     def _forget(self, _sid: str, message: Message) -> Answer:
         self._relay.store.forget(message.fields["id"])
         return {"ok": True}
+
+    def _corrected(self, _sid: str, message: Message) -> Answer:
+        """The answer has the whole caption, so that a publisher can keep what people corrected."""
+        fields = message.fields
+        caption = self._relay.store.correct(fields.pop("id"), fields)
+        if caption is None:
+            return _no("There is no caption of this id.")
+        return {"ok": True, "seq": caption["seq"], "caption": caption}
 
     def _unknown(self, _sid: str, _message: Message) -> Answer:
         return _no("Unknown event.")

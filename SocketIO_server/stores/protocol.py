@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from SocketIO_server.messages import Message, Thumbnail
 # got lost, must not bring it back, and a viewer that was away must learn what was forgotten.
 IDS_REMEMBERED = 100_000
 FORGOTTEN_LISTED = 1_000
+CORRECTIONS_LISTED = 1_000
 
 
 class StoreError(Exception):
@@ -51,9 +52,9 @@ class Change:
 
     Attributes:
         position: in the log.
-        kind: the event that viewers get: `prediction` for a new caption, `forget`, `captioning` or
-            `captioning_failed`. The relay passes on any other kind as well, also to a viewer whose
-            history is still on its way.
+        kind: the event that viewers get: `prediction` for a new caption, `corrected`, `forget`,
+            `captioning` or `captioning_failed`. The relay passes on any other kind as well, also to
+            a viewer whose history is still on its way.
         id: of the caption; "" where the publisher gave none.
         payload: of the event. None when a later entry makes it obsolete, or when the caption has
             already made room for newer ones.
@@ -104,6 +105,13 @@ class Store(Protocol):
     def forget(self, identifier: str) -> None:
         """Remove a caption for good, and never take it again; an unknown `id` is remembered too."""
 
+    def correct(self, identifier: str, correction: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Put a person's words, or approval, into a caption; see `corrected`.
+
+        Returns:
+            The caption as viewers get it from now on; None where there is none of this `id`.
+        """
+
     def begin_work(self, identifier: str, work: Work, instead_of: str = "") -> None:
         """Work on a photo has begun. Does nothing if its caption is or was here.
 
@@ -136,6 +144,9 @@ class Store(Protocol):
 
     def forgotten(self, seq: int) -> list[str]:
         """Ids of captions up to number `seq` that were forgotten, the newest FORGOTTEN_LISTED."""
+
+    def corrections(self, seq: int) -> list[dict[str, Any]]:
+        """The events `corrected` of captions up to number `seq`, the newest CORRECTIONS_LISTED."""
 
     def has_seen(self, identifier: str) -> bool:
         """Whether a caption of this `id` is or was here, or was forgotten before it came."""
@@ -174,9 +185,34 @@ def search_words(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold())
 
 
-def words_column(message: Message) -> str:
+def words_column(fields: Mapping[str, Any]) -> str:
     """The words of a caption as a store keeps them: " two dogs run"."""
-    return "".join(f" {word}" for word in search_words(message.fields["caption"]))
+    return "".join(f" {word}" for word in search_words(fields["caption"]))
+
+
+def corrected(fields: Mapping[str, Any], correction: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a caption with a person's words; `model_caption` keeps the model's.
+
+    Args:
+        correction: `caption`, `by` and `approved`, each of which may be missing.
+    """
+    changed = {**fields, **({"approved": True} if correction.get("approved") else {})}
+    if correction.get("caption", "").strip():
+        changed.setdefault("model_caption", changed["caption"])
+        changed["caption"] = correction["caption"]
+        changed["by"] = correction.get("by", "")
+    return changed
+
+
+def correction_of(caption: Mapping[str, Any]) -> dict[str, Any]:
+    """The event `corrected` of a caption as it is now. An empty text: the model's words stay."""
+    is_changed = "by" in caption
+    return {
+        "id": caption["id"],
+        "caption": caption["caption"] if is_changed else "",
+        "by": caption.get("by", ""),
+        "approved": caption.get("approved", False),
+    }
 
 
 def payload_of(seq: int, fields: str | bytes, thumbnail: Thumbnail | None) -> dict[str, Any]:
@@ -185,8 +221,12 @@ def payload_of(seq: int, fields: str | bytes, thumbnail: Thumbnail | None) -> di
     Args:
         fields: JSON of the message without its thumbnail.
     """
+    return Message(fields_of(fields), thumbnail).payload(seq=seq)
+
+
+def fields_of(text: str | bytes) -> dict[str, Any]:
+    """The fields of a caption from their JSON."""
     try:
-        message = Message(json.loads(fields), thumbnail)
-    except ValueError:  # it keeps its place, so that counting and paging go on
-        message = Message({"caption": "(This caption is damaged in the history.)"})
-    return message.payload(seq=seq)
+        return dict(json.loads(text))
+    except (ValueError, TypeError):  # it keeps its place, so that counting and paging go on
+        return {"caption": "(This caption is damaged in the history.)"}

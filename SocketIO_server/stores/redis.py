@@ -16,7 +16,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -50,10 +50,11 @@ _KEYS = (
     "forgotten",  # sorted set by number: those of them that were forgotten on request
     "working",  # hash: id -> JSON of [owner, payload]
     "log",  # stream: kind, id, and what else the kind needs
+    "corrected",  # sorted set by number: captions with a person's words or approval
 )
 
 _PRELUDE = rf"""
-local SEQ, IDS, CAPTIONS, THUMBNAILS, GONE, FORGOTTEN, WORKING, LOG = unpack(KEYS)
+local SEQ, IDS, CAPTIONS, THUMBNAILS, GONE, FORGOTTEN, WORKING, LOG, CORRECTED = unpack(KEYS)
 
 local function add_to_log(kind, id, data)
   redis.call('XADD', LOG, 'MAXLEN', '~', {CHANGES_KEPT}, '*', 'kind', kind, 'id', id, 'data', data)
@@ -94,6 +95,7 @@ if surplus > 0 then  -- many when RELAY_KEEP is smaller than it was; the rest wi
   for i = 1, #oldest, 2 do
     local old, old_id = read(oldest[i])
     redis.call('HDEL', THUMBNAILS, old)
+    redis.call('ZREM', CORRECTED, old)
     if old_id ~= '' then remember(old_id) end
   end
 end
@@ -114,12 +116,22 @@ else
   if caption and select(2, read(caption)) == id then
     redis.call('ZREM', CAPTIONS, caption)
     redis.call('HDEL', THUMBNAILS, number)
+    redis.call('ZREM', CORRECTED, number)
     remember(id)
   end
 end
 redis.call('ZADD', FORGOTTEN, number, id)
 redis.call('HDEL', WORKING, id)
 add_to_log('forget', id, '')
+"""
+
+# ARGV: number, the caption as it was, the caption with a person's words. 0 if it has changed since.
+_CORRECT = """
+if redis.call('ZREM', CAPTIONS, ARGV[2]) == 0 then return 0 end
+redis.call('ZADD', CAPTIONS, ARGV[1], ARGV[3])
+redis.call('ZADD', CORRECTED, ARGV[1], ARGV[1])
+add_to_log('corrected', select(2, read(ARGV[3])), ARGV[1])
+return 1
 """
 
 # ARGV: id, JSON for WORKING, id that makes room or ""
@@ -147,6 +159,8 @@ for i, entry in ipairs(redis.call('XRANGE', LOG, '(' .. ARGV[1], '+', 'COUNT', A
   if kind == 'prediction' then
     data = redis.call('ZRANGEBYSCORE', CAPTIONS, number, number)[1] or false
     more = redis.call('HGET', THUMBNAILS, number)
+  elseif kind == 'corrected' then
+    data = redis.call('ZRANGEBYSCORE', CAPTIONS, number, number)[1] or false
   elseif kind == 'captioning' then
     data = redis.call('HGET', WORKING, id)
   end
@@ -183,7 +197,7 @@ class RedisStore:
         self._key = dict(zip(_KEYS, self._keys, strict=True))
         self._scripts = {
             script: self._redis.register_script(_PRELUDE + script)
-            for script in (_APPEND, _FORGET, _BEGIN_WORK, _FAIL_WORK, _CHANGES)
+            for script in (_APPEND, _FORGET, _CORRECT, _BEGIN_WORK, _FAIL_WORK, _CHANGES)
         }
         self._away = (0.0, "")  # until when Redis is not asked again, and why
         self._in_trouble = False
@@ -205,7 +219,7 @@ class RedisStore:
         seq, is_new = self._run(
             _APPEND,
             message.fields.get("id", ""),
-            protocol.words_column(message) + "\n" + json.dumps(message.fields, ensure_ascii=False),
+            _text_of(message.fields),
             f"{picture.kind}\n".encode() + picture.data if picture else "",
             self.keep,
             self._highest_seen,
@@ -214,6 +228,20 @@ class RedisStore:
 
     def forget(self, identifier: str) -> None:
         self._run(_FORGET, identifier)
+
+    def correct(self, identifier: str, correction: Mapping[str, Any]) -> dict[str, Any] | None:
+        while True:
+            with self._server() as server:
+                number = server.hget(self._key["ids"], identifier)
+                found = server.zrangebyscore(self._key["captions"], number or 0, number or 0)
+                picture = _thumbnail(server.hget(self._key["thumbnails"], number or 0))
+            if not found or found[0].split(b"\n", 2)[1] != identifier.encode():
+                return None
+            seq, fields = int(number), protocol.fields_of(found[0].split(b"\n", 3)[3])
+            fields = {**protocol.corrected(fields, correction), "id": identifier}
+            changed = f"{seq}\n{identifier}\n{_text_of(fields)}"
+            if self._run(_CORRECT, seq, found[0], changed):
+                return Message(fields, picture).payload(seq=seq)
 
     def begin_work(self, identifier: str, work: Work, instead_of: str = "") -> None:
         self._run(_BEGIN_WORK, identifier, json.dumps([work.owner, work.payload]), instead_of)
@@ -255,6 +283,16 @@ class RedisStore:
                 self._key["forgotten"], seq, 0, 0, protocol.FORGOTTEN_LISTED
             )
             return [identifier.decode() for identifier in ids]
+
+    def corrections(self, seq: int) -> list[dict[str, Any]]:
+        with self._server() as server:
+            numbers = server.zrevrangebyscore(
+                self._key["corrected"], seq, 0, 0, protocol.CORRECTIONS_LISTED
+            )
+            together = server.pipeline(transaction=False)
+            for number in numbers:
+                together.zrangebyscore(self._key["captions"], number, number)
+            return [_correction(found[0]) for found in together.execute() if found]
 
     def has_seen(self, identifier: str) -> bool:
         with self._server() as server:
@@ -370,6 +408,16 @@ class RedisStore:
             )
 
 
+def _text_of(fields: Mapping[str, Any]) -> str:
+    """What the line of a caption holds behind its number and id."""
+    return protocol.words_column(fields) + "\n" + json.dumps(fields, ensure_ascii=False)
+
+
+def _correction(caption: bytes) -> dict[str, Any]:
+    _, identifier, _, fields = caption.split(b"\n", 3)
+    return protocol.correction_of({**protocol.fields_of(fields), "id": identifier.decode()})
+
+
 def _number(caption: bytes) -> int:
     """The number of a caption, which begins its line."""
     return int(caption.split(b"\n", 1)[0])
@@ -392,6 +440,8 @@ def _change(
             fields = data.split(b"\n", 3)[3]
             payload = protocol.payload_of(int(number), fields, _thumbnail(thumbnail))
         return Change(place, event, id_, payload, seq=int(number))
+    if event == "corrected":
+        return Change(place, event, id_, _correction(data) if data else None)
     if event == "captioning":
         owner, payload = json.loads(data) if data else ("", None)
         return Change(place, event, id_, payload, owner=owner)

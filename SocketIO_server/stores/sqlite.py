@@ -16,7 +16,7 @@ import json
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ CREATE TABLE gone (
 """,
     "CREATE INDEX gone_forgotten ON gone (seq) WHERE forgotten",
 )
+# Files of earlier versions lack it.
+_CORRECTED = "CREATE TABLE IF NOT EXISTS corrected (seq INTEGER PRIMARY KEY)"
 
 # The condition in both: each word of the JSON list begins a word of the caption.
 _AFTER = """
@@ -113,7 +115,7 @@ class SqliteStore:
                     (
                         identifier,
                         json.dumps(message.fields, ensure_ascii=False),
-                        protocol.words_column(message),
+                        protocol.words_column(message.fields),
                         picture and picture.data,
                         picture and picture.kind,
                     ),
@@ -134,6 +136,7 @@ class SqliteStore:
                 removed = database.execute(
                     "DELETE FROM captions WHERE id = ?", (identifier,)
                 ).rowcount
+                database.execute("DELETE FROM corrected WHERE seq = ?", (seq,))
                 database.execute(
                     "INSERT INTO gone (id, seq, forgotten) VALUES (?, ?, 1)"
                     " ON CONFLICT (id) DO UPDATE SET forgotten = 1",
@@ -145,6 +148,29 @@ class SqliteStore:
             self._log_change("forget", identifier, {"id": identifier})
             if removed:
                 self._file.erase_log()
+
+    def correct(self, identifier: str, correction: Mapping[str, Any]) -> dict[str, Any] | None:
+        with self._file.lock:
+            with self._file.transaction() as database:
+                row = database.execute(
+                    "SELECT seq, fields, thumbnail, thumbnail_kind FROM captions WHERE id = ?",
+                    (identifier,),
+                ).fetchone()
+                if row is None:
+                    return None
+                seq, text, data, kind = row
+                fields = protocol.corrected(protocol.fields_of(text), correction)
+                fields["id"] = identifier
+                database.execute(
+                    "UPDATE captions SET fields = ?, words = ? WHERE seq = ?",
+                    (json.dumps(fields, ensure_ascii=False), protocol.words_column(fields), seq),
+                )
+                database.execute("INSERT OR IGNORE INTO corrected VALUES (?)", (seq,))
+            self._file.erase_log()  # of the words that were replaced
+            event = protocol.correction_of(fields)
+            self._log_change("corrected", identifier, event)
+            picture = Thumbnail(data, kind) if data else None
+            return Message(fields, picture).payload(seq=seq)
 
     def begin_work(self, identifier: str, work: Work, instead_of: str = "") -> None:
         with self._file.lock:
@@ -197,6 +223,18 @@ class SqliteStore:
             )
             return [row[0] for row in rows]
 
+    def corrections(self, seq: int) -> list[dict[str, Any]]:
+        with self._file.reading() as database:
+            rows = database.execute(
+                "SELECT captions.id, fields FROM corrected JOIN captions USING (seq)"
+                " WHERE seq <= ? ORDER BY seq DESC LIMIT ?",
+                (seq, protocol.CORRECTIONS_LISTED),
+            )
+            return [
+                protocol.correction_of({**protocol.fields_of(fields), "id": identifier})
+                for identifier, fields in rows
+            ]
+
     def has_seen(self, identifier: str) -> bool:
         with self._file.reading() as database:
             return self._seq_of(database, identifier) is not None
@@ -239,6 +277,7 @@ class SqliteStore:
 
     def _prepare(self, database: sqlite3.Connection, is_new: bool) -> None:
         """Begin after all numbers seen; drop the oldest if RELAY_KEEP is smaller than it was."""
+        database.execute(_CORRECTED)
         if is_new:
             database.execute(
                 "INSERT INTO sqlite_sequence (name, seq) VALUES ('captions', ?)",
@@ -278,6 +317,7 @@ class SqliteStore:
             (last,),
         )
         database.execute("DELETE FROM captions WHERE seq <= ?", (last,))
+        database.execute("DELETE FROM corrected WHERE seq <= ?", (last,))
         self._forget_old_ids(database)
 
     def _forget_old_ids(self, database: sqlite3.Connection) -> None:

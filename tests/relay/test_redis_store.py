@@ -93,7 +93,7 @@ def test_it_does_what_the_one_in_a_file_does(
     for _ in range(1_000):
         identifier, seq, limit = f"i{draw.randrange(40)}", draw.randrange(60), draw.randrange(1, 9)
         search = draw.sample(["do", "dog", "b\u00e4", "\u72ac", "x"], draw.choice([0, 0, 1, 2]))
-        match draw.randrange(11):
+        match draw.randrange(13):
             case 0 | 1:
                 message = caption(
                     " ".join(draw.choices(words, k=3)),
@@ -124,11 +124,16 @@ def test_it_does_what_the_one_in_a_file_does(
             case 10:
                 both("fail_work", identifier, "No.", only_if_begun=draw.random() < 0.5)
                 assert both("beginning").working.keys() <= {f"i{n}" for n in range(40)}
+            case 11:
+                text = " ".join(draw.choices(words, k=2)) if draw.random() < 0.7 else ""
+                both("correct", identifier, {"caption": text, "by": "me", "approved": not text})
+            case 12:
+                both("corrections", seq)
     assert seen == {True, False}
     assert both("last_seq") > 50
     in_file, in_redis = (log_of(one) for one in kept)
     assert in_file == in_redis
-    kinds = {"prediction", "forget", "captioning", "captioning_failed"}
+    kinds = {"prediction", "forget", "captioning", "captioning_failed", "corrected"}
     assert {kind for kind, *_ in in_file} == kinds
     for one in kept:
         one.close()
@@ -156,12 +161,14 @@ def test_what_is_forgotten_is_nowhere(kept: RedisStore, redis: Redis) -> None:
     photo = JPEG + b"a face" * 100
     kept.begin_work("i", Work("me", {"id": "i", "thumbnail": "a face"}))
     kept.append(caption("a face", id="i", thumbnail=photo))
+    kept.correct("i", {"caption": "a face of somebody", "by": "a face"})
     kept.begin_work("j", Work("me", {"id": "j", "thumbnail": "a face"}))
     kept.forget("i")
     kept.forget("j")
     for key in redis.client.scan_iter():
         assert b"a face" not in (redis.client.dump(key) or b"")
     assert [change.payload for change in kept.changes("0-0")] == [
+        None,
         None,
         None,
         None,

@@ -237,6 +237,61 @@ def test_forget_before_the_caption_is_there(publisher: WireClient, viewer: WireC
     assert [viewer.receive()[0] for _ in range(3)] == ["captioning", "forget", "prediction"]
 
 
+# A person's words
+
+
+def test_a_persons_words_take_the_place_of_the_models(
+    relay: Relay, publisher: WireClient, viewer: WireClient, connect: Connect
+) -> None:
+    identifier = new_id()
+    message = {"id": identifier, "caption": "a sheepish cow", "thumbnail": JPEG_URL}
+    seq = publisher.call("predict", message)["seq"]
+    correction = {"id": identifier, "caption": "A woolly lamb.", "by": "the host"}
+    answer = publisher.call("corrected", correction)
+    kept = {**message, "caption": "A woolly lamb.", "by": "the host", "seq": seq}
+    kept["model_caption"] = "a sheepish cow"
+    assert answer == {"ok": True, "seq": seq, "caption": kept}
+    sent = {**correction, "approved": False}
+    assert viewer.receive_until("corrected")[-1] == ("corrected", sent)
+
+    # in the history, in the search, and for a viewer that was away
+    assert connect({"last_seq": seq - 1}).history()[0]["captions"] == [kept]
+    assert relay.get("/api/captions?q=woolly")[2]["captions"] == [kept]
+    assert relay.get("/api/captions?q=sheepish")[2]["captions"] == []
+    assert sent in connect({"last_seq": seq}).history()[0]["corrected"]
+    assert sent not in connect({"last_seq": seq - 1}).history()[0]["corrected"]
+
+    # once more: the model's words stay known; approval changes no words
+    again = publisher.call("corrected", {"id": identifier, "caption": "A lamb.", "by": "me"})
+    assert again["caption"]["model_caption"] == "a sheepish cow"
+    approved = publisher.call("corrected", {"id": identifier, "caption": "", "approved": True})
+    assert (approved["caption"]["caption"], approved["caption"]["approved"]) == ("A lamb.", True)
+    # a message of before does not bring the model's words back
+    assert publisher.call("predict", message) == {"ok": True, "seq": seq}
+    assert connect({"last_seq": seq - 1}).history()[0]["captions"][0]["caption"] == "A lamb."
+
+    assert publisher.call("forget", {"id": identifier}) == {"ok": True}
+    for path in relay.state.glob("history.db*"):
+        assert b"woolly" not in path.read_bytes()
+
+
+def test_approved_as_it_is(publisher: WireClient, viewer: WireClient) -> None:
+    identifier = new_id()
+    publisher.call("predict", {"id": identifier, "caption": "a dog"})
+    publisher.call("corrected", {"id": identifier, "approved": True, "by": "the host"})
+    assert viewer.receive_until("corrected")[-1][1] == {
+        "id": identifier,
+        "caption": "",
+        "by": "",
+        "approved": True,
+    }
+
+
+def test_a_correction_of_nothing(publisher: WireClient) -> None:
+    answer = publisher.call("corrected", {"id": new_id(), "caption": "a cat", "by": "me"})
+    assert (answer["ok"], answer["error"]) == (False, "There is no caption of this id.")
+
+
 # Who may do what
 
 
@@ -265,7 +320,7 @@ def test_malformed_auth_is_refused(connect: Connect, auth: dict[str, Any]) -> No
     assert connect(auth).refusal["message"].startswith("auth.")
 
 
-@pytest.mark.parametrize("event", ["predict", "captioning", "captioning_failed", "forget"])
+@pytest.mark.parametrize("event", ["predict", "captioning", "captioning_failed", "forget", "corrected"])
 @pytest.mark.parametrize("auth", [None, {"token": ""}, {"token": None}])
 def test_without_token_one_can_only_view(
     connect: Connect, viewer: WireClient, publisher: WireClient, event: str, auth: Any
@@ -354,6 +409,10 @@ DEEP: Any = json.loads("[" * 200 + "]" * 200)
         ("captioning_failed", {"id": "a", "error": "x" * 501}, "error must be"),
         ("forget", {}, "no id"),
         ("forget", {"id": ["a"]}, "id must be"),
+        ("corrected", {"caption": "a cat"}, "no id"),
+        ("corrected", {"id": "i", "caption": " "}, "not blank"),
+        ("corrected", {"id": "i", "caption": 5}, "caption must be"),
+        ("corrected", {"id": "i", "caption": "a", "approved": "yes"}, "approved must be"),
         ("prediction", {"caption": "a"}, "Unknown event"),
         ("history", {}, "Unknown event"),
     ],
