@@ -89,7 +89,7 @@ def load_trained(folder: ModelFolder) -> tuple[keras.Model, Decoder]:
     weights = folder.manifest.weights
     lacking = set_encoder_weights(encoder, _arrays(folder.read_bytes(weights["encoder"])))
     arrays = _arrays(folder.read_bytes(weights["decoder"]))
-    for variable in decoder.trainable_variables:
+    for variable in decoder.weights:
         if variable.path not in arrays:
             lacking.append(variable.path)
         else:
@@ -115,12 +115,12 @@ def write_folder(
         manifest: its name, and the names of these files, are set here.
     """
     # What serves is made of the weights as the folder holds them, not of finer ones.
-    for variable in (*encoder.trainable_variables, *decoder.trainable_variables):
+    for variable in (*encoder.weights, *decoder.weights):
         variable.assign(np.asarray(ops.convert_to_numpy(variable), np.float16))
     litert = export_litert(encoder, decoder, precision)
     decoder_arrays = {
         variable.path: np.asarray(ops.convert_to_numpy(variable), np.float16)
-        for variable in decoder.trainable_variables
+        for variable in decoder.weights
     }
     files = {
         **(more or {}),

@@ -471,8 +471,8 @@ def _sizes(model: ModelFolder) -> dict[str, Any]:
 
 def _copy_decoder(source: Decoder, target: Decoder) -> None:
     """Weights by name. Rows of words and layers that `source` has not stay as they are, fresh."""
-    given = {variable.path: variable for variable in source.trainable_variables}
-    for variable in target.trainable_variables:
+    given = {variable.path: variable for variable in source.weights}
+    for variable in target.weights:
         if variable.path not in given:
             continue
         own = keras.ops.convert_to_numpy(given[variable.path])

@@ -184,6 +184,11 @@ def test_all_objectives_make_a_model_that_serves(data, tmp_path, base_weights):
     with np.load(base_weights) as base:
         changed = [name for name in base if not np.allclose(base[name], weights[name], atol=1e-3)]
     assert "conv93/kernel" in changed
+    # also of what the last stage did not train, such as the recognition of concepts
+    best = [*np.load(work / "reward" / "best.npz").values()]
+    for name, array in np.load(out / "decoder.npz").items():
+        like = [own for own in best if own.shape == array.shape]
+        assert any(np.allclose(own, array, atol=2e-3) for own in like), name
 
 
 @pytest.fixture(scope="module")
