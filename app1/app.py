@@ -29,7 +29,7 @@ from app1.views.page import render_page
 from common.errors import CaptionerError, SettingsError
 from common.hosts import http_url, is_loopback
 from common.listening import CannotListenError
-from common.pages import share_pages
+from common.pages import relay_sources, share_pages
 from common.settings import Settings
 from common.waitress_server import PageServer, set_on_signal, wait_for
 
@@ -43,7 +43,7 @@ def create_app(own: App1) -> Flask:
     app = Flask(__name__)
     app.extensions["app1"] = own
     app.config["MAX_CONTENT_LENGTH"] = REQUEST_SIZE_FACTOR * own.settings.max_upload_bytes
-    share_pages(app, own.settings, "APP1", camera=True)
+    share_pages(app, own.settings, "APP1", camera=True, connect=lambda: relay_sources(own.settings))
     install_error_handlers(app, lambda sentence: render_page(sentence, "error"))
     app.before_request(_guard)
     app.after_request(_finish)

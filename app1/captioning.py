@@ -5,6 +5,7 @@ This is where pictures, the captioner and the relay meet. It contains no HTTP.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import threading
@@ -16,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from app1.publisher import Publisher
+from app1.review import Review, ReviewError, with_words
 from app1.uploads import Options, Upload
 from app1.worker import CaptionWorker
 from captioner.errors import BrokenPictureError
@@ -36,7 +38,7 @@ THUMBNAIL_SIDES = (640, 480, 320)
 THUMBNAIL_BYTES = 200_000
 DELIVERY_SECONDS = 0.5  # that an answer waits to say "delivered" instead of "queued"
 
-Published = Literal["delivered", "queued", "no"]
+Published = Literal["delivered", "queued", "waiting", "no"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class CaptionedPhoto:
         elapsed_ms: from its turn to its caption.
         thumbnail: JPEG bytes.
         delivery: set when the relay has it on disk; None where it is not published.
+        waits: for the host's approval.
     """
 
     id: str
@@ -62,6 +65,7 @@ class CaptionedPhoto:
     elapsed_ms: int
     thumbnail: bytes
     delivery: threading.Event | None = None
+    waits: bool = False
 
     def fields(self, attention: bool = False) -> dict[str, Any]:
         """What the API answers and the relay gets; `attention` adds each word's weights."""
@@ -75,12 +79,15 @@ class CaptionedPhoto:
 
 
 class CaptionService:
-    """Captions uploads and publishes the captions."""
+    """Captions uploads and publishes the captions, after the host's approval where that is set."""
 
-    def __init__(self, settings: Settings, worker: CaptionWorker, publisher: Publisher) -> None:
+    def __init__(
+        self, settings: Settings, worker: CaptionWorker, publisher: Publisher, review: Review
+    ) -> None:
         self._settings = settings
         self._worker = worker
         self._publisher = publisher
+        self._review = review
 
     def caption_all(
         self, uploads: Sequence[Upload], options: Options
@@ -99,7 +106,8 @@ class CaptionService:
         return results
 
     def published(self, photos: Sequence[CaptionedPhoto]) -> list[Published]:
-        """What became of captions: "delivered" to the relay within a moment, or "queued".
+        """What became of captions: "delivered" to the relay within a moment, "queued", "waiting"
+        for the host's approval, or "no".
 
         All of them share one moment, and there is none if the relay does not keep up.
         """
@@ -107,15 +115,48 @@ class CaptionService:
         found: list[Published] = []
         for photo in photos:
             if photo.delivery is None:
-                found.append("no")
-            elif self._publisher.delivered(photo.delivery, max(0, until - time.monotonic())):
-                found.append("delivered")
+                found.append("waiting" if photo.waits else "no")
             else:
-                found.append("queued")
+                found.append(self._state(photo.delivery, until))
         return found
 
+    def _state(self, delivery: threading.Event, until: float) -> Published:
+        has_arrived = self._publisher.delivered(delivery, max(0, until - time.monotonic()))
+        return "delivered" if has_arrived else "queued"
+
+    def correct(self, id_: str, caption: str, by: str, approved: bool = False) -> Published:
+        """Puts a person's words in place of a caption, approves it, or both.
+
+        Args:
+            caption: "" to leave the words as they are.
+            by: who wrote them: "host" or "uploader".
+
+        Returns:
+            What became of it, as in `published`.
+
+        Raises:
+            ReviewError: the file of what waits cannot be used.
+        """
+        until = time.monotonic() + DELIVERY_SECONDS
+        found = self._review.find(id_)
+        if found is None:
+            change = {"id": id_, "caption": caption, "by": by, "approved": approved}
+            return self._state(self._publisher.publish(change, "corrected"), until)
+        if caption:
+            found = with_words(found, caption, by)
+            self._review.edit(found)
+        if not approved:
+            return "waiting"
+        if "by" in found:
+            self._review.keep_correction(found)
+        delivery = self._publisher.publish({**found, "approved": True})
+        self._review.leave(id_)
+        return self._state(delivery, until)
+
     def forget(self, id_: str) -> None:
-        """Deletes a photo and its caption from every screen and from the history."""
+        """Deletes a photo and its caption from every screen, from the history and from review."""
+        with contextlib.suppress(ReviewError):  # it is logged; the screens come first
+            self._review.forget(id_)
         self._publisher.forget(id_)
 
     def _caption(self, upload: Upload, options: Options, captioner: Captioner) -> CaptionedPhoto:
@@ -123,14 +164,15 @@ class CaptionService:
         started = time.monotonic()
         id_ = uuid.uuid4().hex
         rgb, thumbnail = self._decode(upload)
-        if options.publish:
+        is_shown = options.publish and not self._settings.app1_approve
+        if is_shown:
             self._publisher.announce(id_, upload.name, thumbnail)
         try:
             caption = captioner.caption_rgb(
                 rgb, options.beam_size, options.max_candidates, style=options.style
             )
         except Exception:
-            if options.publish:
+            if is_shown:
                 self._publisher.fail(id_, "This photo could not be captioned.")
             raise
         elapsed_ms = round(1000 * (time.monotonic() - started))
@@ -138,10 +180,11 @@ class CaptionService:
         return CaptionedPhoto(id_, upload.name, caption, name, _now(), elapsed_ms, thumbnail)
 
     def _publish(self, photo: CaptionedPhoto) -> CaptionedPhoto:
-        delivery = self._publisher.publish(
-            {**photo.fields(), "image_path": photo.name, "thumbnail": photo.thumbnail}
-        )
-        return replace(photo, delivery=delivery)
+        payload = {**photo.fields(), "image_path": photo.name, "thumbnail": photo.thumbnail}
+        if self._settings.app1_approve:
+            self._review.wait(payload)
+            return replace(photo, waits=True)
+        return replace(photo, delivery=self._publisher.publish(payload))
 
     def _decode(self, upload: Upload) -> tuple[np.ndarray, bytes]:
         """A picture as (height, width, 3) uint8 RGB, and its thumbnail."""

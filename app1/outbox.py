@@ -46,7 +46,7 @@ CREATE TABLE events (
 )
 _INSERT = """
 INSERT INTO events (event, id, payload, thumbnail, state) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT (event, id) DO UPDATE SET state = excluded.state
+ON CONFLICT (event, id) DO UPDATE SET state = excluded.state, payload = excluded.payload
 """
 _DROP_OLDEST = """
 DELETE FROM events WHERE event = 'predict' AND position <= (
@@ -125,7 +125,8 @@ class Outbox:
     def add(self, name: str, payload: dict[str, Any]) -> None:
         """Put an event last in the queue; on disk when this returns.
 
-        An event of the same name and id that is there already is not added twice.
+        An event of the same name and id that is there already keeps its place and gets this
+        payload: the last of several corrections counts.
         """
         row = _row(name, payload)
         with self._lock:
@@ -169,16 +170,18 @@ class Outbox:
 
     def remove(self, event: Event) -> None:
         """The relay has acknowledged the event."""
-        self._leave(event, "DELETE FROM events WHERE event = ? AND id = ?")
+        self._leave(event, "DELETE FROM events WHERE event = ? AND id = ? AND payload = ?")
 
     def put_aside(self, event: Event) -> None:
         """The relay rejected this event: skip it, and retry when app1 restarts."""
-        self._leave(event, "UPDATE events SET state = 'refused' WHERE event = ? AND id = ?")
+        change = "UPDATE events SET state = 'refused' WHERE event = ? AND id = ? AND payload = ?"
+        self._leave(event, change)
 
     def _leave(self, event: Event, statement: str) -> None:
         with self._lock:
-            # by name, not by position: it may have moved from memory to the file meanwhile
-            which = (event.name, event.id)
+            # by name, not by position: it may have moved from memory to the file meanwhile; by
+            # its payload, which may be another by now
+            which = _row(event.name, event.payload)[:3]
             self._memory.execute(statement, which)
             # not durable: at worst it is sent a second time
             if not self._write((statement, which)) and event.in_file:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import logging
 import secrets
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import current_app
 
@@ -14,10 +16,11 @@ from app1.guards import DeleteTokens, RateLimiter
 from app1.metrics import Metrics
 from app1.outbox import Outbox
 from app1.publisher import Connection, Publisher, RelayConnection
+from app1.review import Review
 from app1.worker import CaptionWorker
 from common.errors import CaptionerError, SettingsError
 from common.settings import Settings
-from common.state import make_state_folder, publisher_token, shared_secret
+from common.state import host_token, make_state_folder, publisher_token, shared_secret
 
 if TYPE_CHECKING:
     from captioner import Captioner
@@ -47,14 +50,22 @@ class App1:
             load or (lambda: _load_model(settings)), settings.captioner_queue, loaded
         )
         self.outbox = Outbox(make_state_folder(settings) / "outbox.db", settings.relay_keep)
+        self.review = Review(settings.captioner_state / "review.db", settings.relay_keep)
         self.publisher = Publisher(
             self.outbox,
             connect or (lambda ended: RelayConnection(settings.relay_url, token, ended)),
+            corrected=self._keep_correction,
         )
-        self.service = CaptionService(settings, self.worker, self.publisher)
+        self.service = CaptionService(settings, self.worker, self.publisher, self.review)
         self.limiter = RateLimiter(settings.captioner_rate)
         self.tokens = DeleteTokens(_delete_secret(settings))
+        self._host_token = _host_token(settings)
         self.metrics = Metrics(self.worker, self.publisher)
+
+    def is_host(self, token: str) -> bool:
+        """Whether this is the host's token."""
+        own = self._host_token
+        return bool(own) and hmac.compare_digest(token.encode(errors="replace"), own.encode())
 
     def start(self) -> None:
         self.worker.start()
@@ -65,6 +76,13 @@ class App1:
         self.worker.stop()
         self.publisher.stop()
         self.outbox.close()
+        self.review.close()
+
+    def _keep_correction(self, caption: dict[str, Any]) -> None:
+        """Keep what a person wrote, of a caption as the relay has it."""
+        if "by" in caption:
+            picture = caption.get("thumbnail", "").partition(",")[2]
+            self.review.keep_correction({**caption, "thumbnail": base64.b64decode(picture)})
 
 
 def parts() -> App1:
@@ -82,6 +100,14 @@ def _load_model(settings: Settings) -> Captioner:
     captioner = Captioner.load(settings.captioner_model, words=settings.captioner_words)
     captioner.caption_rgb(np.full((299, 299, 3), 127, np.uint8))
     return captioner
+
+
+def _host_token(settings: Settings) -> str:
+    try:
+        return host_token(settings)
+    except SettingsError as error:
+        log.warning("%s Until then, nobody can be the host.", error)
+        return ""
 
 
 def _delete_secret(settings: Settings) -> bytes:

@@ -37,7 +37,7 @@ class RequestError(CaptionerError):
 
 
 class UnauthorizedError(RequestError):
-    """A delete without a delete token."""
+    """A correction or deletion without a token."""
 
     status = 401
     title = "A token is missing"
@@ -48,6 +48,20 @@ class ForbiddenError(RequestError):
 
     status = 403
     title = "Not allowed"
+
+
+class NotWaitingError(RequestError):
+    """What was asked for is not there any more, or not for now."""
+
+    status = 404
+    title = "Not here"
+
+
+class EndedError(RequestError):
+    """A link for guests that the host has ended."""
+
+    status = 410
+    title = "Ended"
 
 
 class RetryLaterError(CaptionerError):

@@ -25,6 +25,7 @@ import socketio
 from socketio.exceptions import SocketIOError
 
 from app1.outbox import Outbox
+from common.errors import CaptionerError
 from common.hosts import is_loopback
 
 log = logging.getLogger(__name__)
@@ -166,6 +167,8 @@ class Publisher:
     Args:
         outbox: where events wait; the publisher empties it.
         connect: makes a connection, given a function to call when it ends.
+        corrected: called with each caption that the relay has with a person's words or approval, as
+            it is from now on. When it raises a CaptionerError, it is called again later.
         jitter: a number in [0, 1) for each retry, so that many publishers do not come at once.
     """
 
@@ -173,10 +176,12 @@ class Publisher:
         self,
         outbox: Outbox,
         connect: Callable[[Callable[[], None]], Connection],
+        corrected: Callable[[dict[str, Any]], None] = lambda caption: None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._outbox = outbox
         self._connect = connect
+        self._corrected = corrected
         self._jitter = jitter
         self._connection: Connection | None = None
         self._failures = 0
@@ -184,7 +189,7 @@ class Publisher:
         self._call_began: float | None = None
         self._complaint = ""
         # an entry lives as long as the uploader's request that waits for it
-        self._deliveries: weakref.WeakValueDictionary[str, threading.Event] = (
+        self._deliveries: weakref.WeakValueDictionary[tuple[str, str], threading.Event] = (
             weakref.WeakValueDictionary()
         )
         self._wake = threading.Event()
@@ -233,11 +238,15 @@ class Publisher:
         self._outbox.forget(id_)
         self._wake.set()
 
-    def publish(self, payload: dict[str, Any]) -> threading.Event:
-        """Publish a caption; it is on disk when this returns what `delivered` asks for."""
+    def publish(self, payload: dict[str, Any], event: str = "predict") -> threading.Event:
+        """Publish a caption, or a correction of one (`corrected`).
+
+        Returns:
+            What `delivered` asks for. The event is on disk by then.
+        """
         delivery = threading.Event()
-        self._deliveries[payload["id"]] = delivery
-        self._outbox.add("predict", payload)
+        self._deliveries[event, payload["id"]] = delivery
+        self._outbox.add(event, payload)
         self._wake.set()
         return delivery
 
@@ -281,12 +290,16 @@ class Publisher:
         if not isinstance(answer, dict):
             answer = {"error": f"the answer {answer!r}"}
         if answer.get("ok"):
+            if event.name == "corrected" and isinstance(answer.get("caption"), dict):
+                try:
+                    self._corrected(answer["caption"])
+                except CaptionerError as error:
+                    return self._retry(f"a correction cannot be kept: {error}")
             self._went_well()
             self._outbox.remove(event)
             self._caught_up = len(self._outbox) < FEW_EVENTS
             self.acknowledged += 1
-            delivery = self._deliveries.get(event.id)
-            if delivery is not None and event.name == "predict":
+            if delivery := self._deliveries.get((event.name, event.id)):
                 delivery.set()
         elif answer.get("retry"):
             pause = answer.get("retry_after")

@@ -20,7 +20,7 @@ from flask import Flask, render_template
 from common.errors import SettingsError
 from common.hosts import http_url
 from common.listening import CannotListenError
-from common.pages import neighbour_url, relay_sources, share_pages
+from common.pages import neighbour_url, picture_sources, relay_sources, share_pages
 from common.settings import Settings
 from common.waitress_server import PageServer, set_on_signal, wait_for
 
@@ -31,7 +31,13 @@ def create_app(settings: Settings) -> Flask:
     """The viewer page and its health check."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = 0  # no view reads a body
-    share_pages(app, settings, "APP2", connect=lambda: relay_sources(settings))
+    share_pages(
+        app,
+        settings,
+        "APP2",
+        connect=lambda: relay_sources(settings),
+        images=lambda: picture_sources(settings.app1_public_url, settings.app1_port),
+    )
 
     @app.get("/")
     def viewer_page() -> str:

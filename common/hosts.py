@@ -49,6 +49,28 @@ def http_url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def own_address() -> str | None:
+    """This machine's address on its network, for other devices; sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737): only the route is looked up
+        except OSError:
+            return None
+        return str(probe.getsockname()[0])
+
+
+def own_url(url: str, listening_on: str) -> str:
+    """A URL of one of our servers, for other devices where its host name is loopback.
+
+    Args:
+        listening_on: the address that the server listens on.
+    """
+    parts = urlsplit(url)
+    if is_loopback(parts.hostname or "") and is_wildcard(listening_on) and (own := own_address()):
+        return parts._replace(netloc=f"{own}:{parts.port}").geturl()
+    return url
+
+
 def url_on_port(scheme: str, host: str, port: int) -> str:
     """The URL of another server on the host of a request, so that links work from other devices.
 

@@ -150,6 +150,13 @@ def mqtt_url(text: str) -> str:
     return text
 
 
+def switch(text: str) -> bool:
+    """On or off."""
+    if text.lower() not in ("", "0", "off", "1", "on"):
+        raise ValueError("must be on or off")
+    return text.lower() in ("1", "on")
+
+
 def model(text: str) -> str:
     if not text:
         raise ValueError("must be the name of a folder under models/, or a path")

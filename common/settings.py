@@ -29,6 +29,7 @@ from common.parsers import Rate
 
 PREFIXES = ("RELAY_", "APP1_", "APP2_", "CAPTIONER_")
 SECRET_FILE = "relay-token"
+HOST_FILE = "host-token"
 _CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -147,6 +148,13 @@ class Settings:
     captioner_queue: int = _setting(
         32, parsers.whole_number(1, 100_000), "uploads that may wait; further ones get 503"
     )
+    app1_approve: bool = _setting(
+        False,
+        parsers.switch,
+        "on: a caption waits on the host's page until somebody approves it, and no wall shows it "
+        "before",
+        "off",
+    )
     captioner_trusted_proxies: tuple[parsers.Network, ...] = _setting(
         (),
         parsers.networks,
@@ -250,6 +258,8 @@ class Settings:
 
     def _text(self, field_name: str) -> str:
         value = getattr(self, field_name)
+        if isinstance(value, bool):
+            return "on" if value else "off"
         if isinstance(value, tuple):
             return ",".join(map(str, value))
         if value is None:

@@ -8,7 +8,7 @@ import secrets
 from pathlib import Path
 
 from common.errors import SettingsError
-from common.settings import SECRET_FILE, Settings
+from common.settings import HOST_FILE, SECRET_FILE, Settings
 
 
 def make_state_folder(settings: Settings) -> Path:
@@ -39,15 +39,24 @@ def publisher_token(settings: Settings) -> str:
     return shared_secret(settings) if settings.relay_token is None else settings.relay_token
 
 
-def shared_secret(settings: Settings) -> str:
-    """The secret in the state folder, made on first use.
+def host_token(settings: Settings) -> str:
+    """What the host shows app1's page for hosts; made on first use, like the shared secret.
+
+    Raises:
+        SettingsError: it cannot be read or made.
+    """
+    return shared_secret(settings, HOST_FILE)
+
+
+def shared_secret(settings: Settings, name: str = SECRET_FILE) -> str:
+    """A secret in the state folder, made on first use.
 
     Processes that ask at the same moment all get the same one.
 
     Raises:
         SettingsError: it cannot be read or made.
     """
-    path = settings.captioner_state / SECRET_FILE
+    path = settings.captioner_state / name
     try:
         return _read_secret(path)
     except FileNotFoundError:

@@ -26,9 +26,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from common.errors import CaptionerError
-from common.hosts import http_url, is_wildcard
+from common.errors import CaptionerError, SettingsError
+from common.hosts import http_url, is_wildcard, own_address
 from common.settings import Settings, table
+from common.state import host_token
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 NEXT_PORTS = 100  # how far a taken port may move
@@ -342,8 +343,12 @@ class Supervisor:
                 host, port = child.server.address(self._settings)
                 public: str = getattr(self._settings, f"{child.server.name}_public_url")
                 self._log.say(f"{words}: {public or http_url(host, port)}/")
-                if not public and is_wildcard(host) and (own := _own_address()):
+                if not public and is_wildcard(host) and (own := own_address()):
                     self._log.say(f"  from other devices: {http_url(own, port)}/")
+                if child.server.name == "app1":
+                    with contextlib.suppress(SettingsError):
+                        page = f"{public or http_url(host, port)}/host#{host_token(self._settings)}"
+                        self._log.say(f"For the host alone: {page}")
         self._log.say("Ctrl-C stops all of them.")
 
     def _stop(self) -> None:
@@ -386,13 +391,3 @@ def _how(status: int) -> str:
     with contextlib.suppress(ValueError):
         return f"was ended by {signal.Signals(-status).name}"
     return f"was ended by signal {-status}"
-
-
-def _own_address() -> str | None:
-    """This machine's address on its network, for other devices; sends nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # TEST-NET-1 (RFC 5737): only the route is looked up
-        except OSError:
-            return None
-        return str(probe.getsockname()[0])

@@ -1,6 +1,9 @@
 // The requests to app1's API: caption a photo, delete a caption. Every failure is a Refusal.
 
-const API = new URL("../api/captions", import.meta.url);
+const ROOT = new URL("..", import.meta.url);
+const API = new URL("api/captions", ROOT);
+const GUEST = document.body.dataset.guest ?? "";
+if (GUEST) API.searchParams.set("guest", GUEST);
 const TIME_LIMIT = 120_000; // ms for one photo, sending included
 const LONGEST_WAIT = 600; // s that a server may ask for with Retry-After
 // Answers without problem JSON come from a proxy.
@@ -66,18 +69,36 @@ export function requestCaption(file, signal, onSent) {
   });
 }
 
-/** Delete a caption from every screen; `id` and `delete_token` are in the answer to its upload. */
-export async function requestDeletion({ id, delete_token: token }) {
+/**
+ * Send another request to app1, and return its answer: JSON, or a Blob where `as` says so.
+ * @param {string} path from the app's root, without a slash at the beginning
+ */
+export async function request(path, { token, method = "GET", body, as = "json" } = {}) {
+  const headers = { Authorization: `Bearer ${token}` };
+  if (body) headers["Content-Type"] = "application/json";
   let response;
   try {
-    response = await fetch(`${API}/${encodeURIComponent(id)}`, {
-      method: "DELETE",
-      headers: { Authorization: `Bearer ${token}` },
-    });
+    response = await fetch(new URL(path, ROOT), { method, headers, body: JSON.stringify(body) });
   } catch {
-    throw new Refusal(`${UNREACHABLE} Nothing was deleted yet. Try again.`);
+    throw new Refusal(`${UNREACHABLE} Nothing was changed. Try again.`);
   }
-  if (response.ok || response.status === 404) return; // 404: it is gone already
+  if (response.ok) return response.status === 204 ? null : response[as]();
   const problem = await response.json().catch(() => null);
   throw Refusal.fromProblem(response.status, problem, response.headers.get("Retry-After"));
+}
+
+const pathOf = (id) => `api/captions/${encodeURIComponent(id)}`;
+
+/** Delete a caption from every screen; `id` and `delete_token` are in the answer to its upload. */
+export async function requestDeletion({ id, delete_token: token }) {
+  try {
+    await request(pathOf(id), { token, method: "DELETE" });
+  } catch (refusal) {
+    if (refusal.status !== 404) throw refusal; // 404: it is gone already
+  }
+}
+
+/** Put a person's words in place of a caption, on every screen. */
+export function requestCorrection({ id, delete_token: token }, caption) {
+  return request(pathOf(id), { token, method: "PATCH", body: { caption } });
 }

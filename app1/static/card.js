@@ -3,7 +3,7 @@
 import { showCandidates, showConfidence } from "../shared/caption.js";
 import { readOut } from "../shared/format.js";
 import { announce, byId } from "../shared/page.js";
-import { requestCaption } from "./api.js";
+import { requestCaption, requestCorrection } from "./api.js";
 import { deleteSent, keepSent } from "./sent.js";
 import { shrink } from "./shrink.js";
 import { showWords } from "./words.js";
@@ -25,6 +25,12 @@ export class Card {
     this.part("name").textContent = file.name;
     this.part("copy").addEventListener("click", () => this.copy());
     this.part("again").addEventListener("click", () => queue(this));
+    this.part("change").addEventListener("click", () => this.startEdit());
+    this.part("cancel").addEventListener("click", () => this.endEdit());
+    this.part("edit").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.saveEdit();
+    });
     this.part("remove").addEventListener("click", () => this.remove());
     this.part("remove").hidden = false;
     this.showPhoto();
@@ -136,9 +142,50 @@ export class Card {
       note.hidden = note.dataset.published !== answer.published;
     }
     this.part("copy").hidden = false;
+    this.part("change").hidden = answer.published === "no";
     this.part("remove").textContent = "Delete from every screen";
     keepSent(answer);
     announce(`${this.file.name}: ${readOut(answer)}`);
+  }
+
+  // --- the uploader's own words
+
+  startEdit() {
+    const text = this.root.querySelector("textarea");
+    text.value = this.answer.caption;
+    this.part("edit").hidden = false;
+    text.focus();
+    text.select();
+  }
+
+  endEdit() {
+    this.part("edit").hidden = true;
+    this.part("change").focus();
+  }
+
+  async saveEdit() {
+    const caption = this.root.querySelector("textarea").value.trim();
+    if (!caption) {
+      this.showProblem("Write a caption, or delete the photo.");
+      return;
+    }
+    try {
+      await requestCorrection(this.answer, caption);
+    } catch (refusal) {
+      this.showProblem(refusal.message);
+      announce(refusal.message);
+      return;
+    }
+    this.part("problem").hidden = true;
+    this.answer = { ...this.answer, caption };
+    this.part("caption").textContent = caption;
+    this.part("caption").hidden = false;
+    for (const name of ["words", "hint", "verdict", "confidence", "candidates"]) {
+      this.part(name).hidden = true; // they are about the model's words
+    }
+    this.part("own-words").hidden = false;
+    this.endEdit();
+    announce("Saved. Every screen shows your words.");
   }
 
   async copy() {

@@ -22,8 +22,10 @@ ACCEPT = (
 page = Blueprint("page", __name__)
 
 
-def render_page(message: str = "", kind: str = "", results: Sequence[Result] = ()) -> str:
-    """The page with a message, and with the results of an upload."""
+def render_page(
+    message: str = "", kind: str = "", results: Sequence[Result] = (), guest: str = ""
+) -> str:
+    """The page with a message, and with the results of an upload; for a guest, with their token."""
     settings, model = parts().settings, parts().worker.model
     return render_template(
         "index.html",
@@ -34,6 +36,8 @@ def render_page(message: str = "", kind: str = "", results: Sequence[Result] = (
         accept=ACCEPT,
         model_name=model.name if model else "",
         viewer_url=neighbour_url(settings.app2_public_url, settings.app2_port),
+        approve=settings.app1_approve,
+        guest=guest or request.args.get("guest", ""),
         message=message,
         message_kind=kind,
         results=[_shown(result) for result in results],

@@ -24,6 +24,7 @@ from app1.parts import parts
 from app1.problems import BusyError, RequestError, RetryLaterError
 from app1.schema_filling import SchemaError, fill
 from app1.uploads import MAX_PICTURES, Options, Upload, json_of
+from app1.views.uploading import check_uploader
 from captioner.manifest import Manifest
 from common.errors import CaptionerError
 
@@ -89,6 +90,7 @@ def _describe(pictures: list[bytes], schema: Any) -> tuple[str, int]:
     if len(pictures) > MAX_PICTURES:
         raise RequestError(f"At most {MAX_PICTURES} pictures are described at once.")
     own, address, started = parts(), request.remote_addr or "", time.monotonic_ns()
+    check_uploader()
     own.limiter.check(address)
     options = Options(publish=request.headers.get("X-Publish") == "1")
     uploads = [Upload(f"picture {n}.jpg", io.BytesIO(p)) for n, p in enumerate(pictures, 1)]

@@ -10,6 +10,7 @@ from typing import Any
 from flask import request
 
 from app1.captioning import CaptionedPhoto
+from app1.guests import Guests
 from app1.parts import parts
 from app1.uploads import Options, Upload, read_options, read_uploads
 from common.errors import CaptionerError
@@ -28,6 +29,7 @@ class Result:
 def caption_request() -> list[Result]:
     """Captions what the request brings. Rate limit and queue are checked before it is read."""
     own, address = parts(), request.remote_addr or ""
+    check_uploader()
     own.limiter.check(address)
     with own.worker.admit():
         uploads, options = read_uploads(request), read_options(request)
@@ -41,6 +43,20 @@ def caption_request() -> list[Result]:
         own.metrics.pictures.labels(outcome).inc()
     own.metrics.seconds.observe(time.monotonic() - request.environ["app1.started"])
     return results
+
+
+def check_uploader() -> None:
+    """Refuse an upload by somebody from whom the host takes none.
+
+    A guest's token is in the address, as in the guests' link, or in the Authorization header, where
+    the host's may be too.
+
+    Raises:
+        ForbiddenError: the host takes none from this client.
+    """
+    bearer = request.headers.get("Authorization", "").partition(" ")[2].strip()
+    if not parts().is_host(bearer):
+        Guests.read(parts().review).check(request.args.get("guest") or bearer)
 
 
 def _results(

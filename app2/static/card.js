@@ -32,7 +32,8 @@ export function updateCard(card, entry) {
     done: entry.caption,
   }[entry.state];
   showConfidence(card, entry);
-  const candidates = Array.isArray(entry.candidates) ? entry.candidates.filter(isCandidate) : [];
+  const listed = Array.isArray(entry.candidates) && entry.by === undefined ? entry.candidates : [];
+  const candidates = listed.filter(isCandidate);
   showCandidates(card, candidates.slice(0, MAX_CANDIDATES));
 }
 

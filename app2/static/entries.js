@@ -56,6 +56,13 @@ export class Entries {
     return this.#put({ ...begun, error, state: "failed", order: this.lastSeq + 0.5 });
   }
 
+  /** A person's words take the place of a caption. Returns its entry, or null if it is not here. */
+  correct({ id, caption, by }) {
+    const entry = this.#byKey.get(id);
+    if (entry?.state !== "done" || !caption) return null;
+    return this.#put({ ...entry, caption, by });
+  }
+
   dropWorking() {
     for (const entry of this.newestFirst()) {
       if (entry.state === "working") this.remove(entry.key);

@@ -12,6 +12,7 @@ const PAGE = 48; // cards shown at first, and more with each "Show more"
 const WORKING_SHOWN = 120_000; // ms until a photo without any news leaves the page
 const FAILURE_SHOWN = 30_000; // ms
 const TYPING_PAUSE = 250; // ms
+const GUEST_LINK_CHECKED = 15_000; // ms
 const UNREACHABLE = "The relay cannot be reached. Trying again…";
 const RELAY = new URL(
   `${
@@ -143,12 +144,13 @@ function connect() {
   });
 
   // oldest first, in several parts; the first part also says what was deleted since
-  socket.on("history", ({ captions, more, reset, forgotten = [], error }) => {
+  socket.on("history", ({ captions, more, reset, forgotten = [], corrected = [], error }) => {
     if (reset) {
       entries.clear(); // the history on the page is not the relay's
       firstSeq = 1;
     }
     forgotten.forEach(forget);
+    corrected.forEach((correction) => entries.correct(correction));
     for (const caption of captions) {
       if (entries.add(caption)) caughtUp += 1;
     }
@@ -175,6 +177,11 @@ function connect() {
       removeAfter(FAILURE_SHOWN, entry);
       announce(entry.error || "The last photo could not be captioned.");
     }
+    render();
+  });
+  socket.on("corrected", (correction) => {
+    const entry = entries.correct(correction);
+    if (entry) announce(`Corrected: ${readOut(entry)}`);
     render();
   });
   socket.on("forget", ({ id }) => {
@@ -262,9 +269,24 @@ async function searchFurther() {
   render();
 }
 
+// --- the guests' link ----------------------------------------------------------------------------
+
+/** Show the QR code while the host wants it on the wall. */
+function showGuestLink() {
+  const code = byId("guest-code");
+  code.onload = () => (code.parentElement.hidden = false);
+  code.onerror = () => (code.parentElement.hidden = true);
+  const look = () => {
+    if (!document.hidden) code.src = `${code.dataset.src}?${Date.now()}`;
+  };
+  look();
+  setInterval(look, GUEST_LINK_CHECKED);
+}
+
 byId("search").addEventListener("submit", (event) => event.preventDefault());
 byId("words").addEventListener("input", startSearch);
 byId("more").addEventListener("click", showMore);
 startAloud();
 startFullScreen();
+showGuestLink();
 connect();

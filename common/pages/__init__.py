@@ -33,6 +33,7 @@ def share_pages(
     *,
     camera: bool = False,
     connect: Callable[[], Iterable[str]] = tuple,
+    images: Callable[[], Iterable[str]] = tuple,
 ) -> None:
     """Give `app` the shared templates, static files (at `/shared/`) and strict security headers.
 
@@ -45,6 +46,7 @@ def share_pages(
         camera: whether pages of this app may ask for the camera.
         connect: called for each response; further sources that its scripts may connect to,
             as the Content-Security-Policy writes them.
+        images: likewise, of pictures.
     """
     public_url = settings.app1_public_url if server == "APP1" else settings.app2_public_url
     app.wsgi_app = BehindProxies(  # type: ignore[method-assign]
@@ -74,10 +76,11 @@ def share_pages(
     @app.after_request
     def secure(response: Response) -> Response:
         sources = " ".join(["'self'", *connect()])
+        pictures = " ".join(["'self'", "blob:", "data:", *images()])
         headers = {
             **_HEADERS,
             "Content-Security-Policy": (
-                "default-src 'self'; img-src 'self' blob: data:; "
+                f"default-src 'self'; img-src {pictures}; "
                 f"connect-src {sources}; object-src 'none'; base-uri 'none'; "
                 "form-action 'self'; frame-ancestors 'none'"
             ),
@@ -98,6 +101,14 @@ def neighbour_url(public_url: str, port: int) -> str:
         public_url: at which browsers reach it; "" for `port` on the host of the request.
     """
     return f"{public_url}/" if public_url else url_on_port(request.scheme, request.host, port)
+
+
+def picture_sources(public_url: str, port: int) -> list[str]:
+    """Where a page may get pictures of another server of ours, for `img-src`."""
+    url = neighbour_url(public_url, port)
+    if "[" in url:  # as in `relay_sources`
+        return ["http:", "https:"]
+    return [origin_of(url)] if url != "/" else []
 
 
 def relay_sources(settings: Settings) -> list[str]:

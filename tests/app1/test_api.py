@@ -21,6 +21,7 @@ from app1.app import create_app
 from app1.parts import App1
 from app1.uploads import MAX_PICTURES
 from captioner import Captioner
+from common.state import host_token
 from tests.kit.app1 import Relay, Send, problem_of
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -361,6 +362,14 @@ class TestBadRequests:
         )
         assert response.status_code == 403
         problem_of(response)
+        authorized = {**headers, "Authorization": f"Bearer {token}"}
+        corrected = client.patch(
+            f"/api/captions/{own['id']}", json={"caption": "Mine."}, headers=authorized
+        )
+        assert corrected.status_code == 403
+        as_host = {**headers, "Authorization": f"Bearer {host_token(parts.settings)}"}
+        decided = client.put("/api/guests", json={"uploads": "host"}, headers=as_host)
+        assert decided.status_code == 403
         changing = {
             (rule.rule, method)
             for rule in client.application.url_map.iter_rules()
@@ -369,7 +378,7 @@ class TestBadRequests:
         others = {"/api/generate", "/api/chat", "/api/show", "/v1/chat/completions"}
         for path in others:
             assert client.post(path, json={"model": "tiny"}, headers=headers).status_code == 403
-        assert len(changing) == 4 + len(others), "those above"
+        assert len(changing) == 6 + len(others), "those above"
         assert relay.events == before
         assert len(parts.outbox) == 0
 
@@ -545,6 +554,7 @@ def test_the_description_names_every_route_and_every_answer(
         for method in methods
     }
     pages = {("GET", "/"), ("POST", "/"), ("POST", "/delete")}
+    pages |= {("GET", "/host"), ("GET", "/guest/ID"), ("GET", "/guests.svg")}
     of_others = {  # Ollama's and OpenAI's own, which they describe
         (method, rule.rule)
         for rule in client.application.url_map.iter_rules()

@@ -50,6 +50,7 @@ def test_defaults_are_those_of_the_readme() -> None:
         "CAPTIONER_MAX_PIXELS": 50_000_000,
         "CAPTIONER_WORDS": "",
         "CAPTIONER_QUEUE": 32,
+        "APP1_APPROVE": False,
         "CAPTIONER_TRUSTED_PROXIES": (),
         "CAPTIONER_RATE": None,
     }
@@ -72,6 +73,9 @@ def test_defaults_are_those_of_the_readme() -> None:
         ("RELAY_PUBLIC_URL", "https://Example.org:443/a/relay/", "https://example.org/a/relay"),
         ("APP1_PUBLIC_URL", "https://example.org/", "https://example.org"),
         ("APP2_PUBLIC_URL", "http://[::1]:8080/wall", "http://[::1]:8080/wall"),
+        ("APP1_APPROVE", "on", True),
+        ("APP1_APPROVE", "1", True),
+        ("APP1_APPROVE", "off", False),
         ("CAPTIONER_TRUSTED_PROXIES", "", ()),
         (
             "CAPTIONER_TRUSTED_PROXIES",
@@ -138,6 +142,7 @@ def test_values(name: str, text: str, value: object) -> None:
         ("APP1_PUBLIC_URL", "/captions"),
         ("APP1_PUBLIC_URL", "https://example.org/a//b"),
         ("APP1_PUBLIC_URL", 'https://example.org/"; x'),
+        ("APP1_APPROVE", "yes please"),
         ("CAPTIONER_TRUSTED_PROXIES", "proxy.local"),
         ("CAPTIONER_TRUSTED_PROXIES", "10.0.0.1/8"),
         ("RELAY_ORIGINS", "http://a:1,,http://b:1"),

@@ -320,7 +320,9 @@ def test_malformed_auth_is_refused(connect: Connect, auth: dict[str, Any]) -> No
     assert connect(auth).refusal["message"].startswith("auth.")
 
 
-@pytest.mark.parametrize("event", ["predict", "captioning", "captioning_failed", "forget", "corrected"])
+@pytest.mark.parametrize(
+    "event", ["predict", "captioning", "captioning_failed", "forget", "corrected"]
+)
 @pytest.mark.parametrize("auth", [None, {"token": ""}, {"token": None}])
 def test_without_token_one_can_only_view(
     connect: Connect, viewer: WireClient, publisher: WireClient, event: str, auth: Any

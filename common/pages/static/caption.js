@@ -6,15 +6,17 @@ import { byId } from "./page.js";
 
 /**
  * Show the confidence: `confident` (a boolean), `confidence` (0 to 1) and `photo` (false for what the
- * model cannot describe), where given.
+ * model cannot describe), where given. All of them are about the model's words, not about a person's
+ * (`by`).
  */
-export function showConfidence(card, { confident, confidence, photo }) {
-  card.dataset.photo = photo !== false;
+export function showConfidence(card, { confident, confidence, photo, by }) {
+  const isPersons = by !== undefined;
+  card.dataset.photo = isPersons || photo !== false;
   const element = card.querySelector(".verdict");
-  element.hidden = typeof confident !== "boolean";
-  element.dataset.confident = confident;
-  element.firstChild.data = verdict({ confident, photo });
-  const known = typeof confidence === "number";
+  element.hidden = !isPersons && typeof confident !== "boolean";
+  element.dataset.confident = isPersons || confident;
+  element.firstChild.data = verdict({ confident, photo, by });
+  const known = !isPersons && typeof confidence === "number";
   card.querySelector(".confidence").hidden = !known;
   card.querySelector(".odds").textContent = known ? odds(confidence) : "";
 }

@@ -18,15 +18,16 @@ export function odds(confidence) {
 }
 
 /** The verdict on a caption; the same as `verdict` in templates/confidence.html. */
-export function verdict({ confident, photo }) {
+export function verdict({ confident, photo, by }) {
+  if (by !== undefined) return "A person's words";
   if (photo === false) return "Not a photo that I can describe. A guess";
   return confident === false ? "Not sure" : "Fairly sure";
 }
 
 /** A caption as a screen reader or a voice says it, a doubt first: "Not sure: A dog." */
-export function readOut({ caption, confident, photo }) {
+export function readOut({ caption, confident, photo, by }) {
   const sentence = /[.!?]$/.test(caption) ? caption : `${caption}.`;
-  const doubtful = confident === false || photo === false;
+  const doubtful = by === undefined && (confident === false || photo === false);
   return `${doubtful ? `${verdict({ confident, photo })}: ` : ""}${sentence}`;
 }
 

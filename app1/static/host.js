@@ -1,0 +1,330 @@
+// The host's page: approve, correct and reject captions, and decide who may upload.
+
+import { announce, byId } from "../shared/page.js";
+import { request } from "./api.js";
+
+const KEY = "host-token";
+const ASK_AGAIN = 2_000; // ms between two looks at what waits
+const UNDO = 5_000; // ms in which a rejection can be taken back
+const SHOWN = 30; // captions of the wall that are listed
+const RELAY = new URL(
+  `${
+    document.body.dataset.relayUrl ||
+    `${location.protocol}//${location.hostname}:${document.body.dataset.relayPort}`
+  }/`,
+);
+
+let token = "";
+const cards = new Map(); // id -> card, of both lists
+
+// --- the token -----------------------------------------------------------------------------------
+
+/** The token from the link that `captioner up` prints, or from this tab's storage. */
+function givenToken() {
+  const linked = decodeURIComponent(location.hash.slice(1));
+  if (linked) history.replaceState(null, "", location.pathname + location.search);
+  try {
+    if (linked) sessionStorage.setItem(KEY, linked);
+    return linked || sessionStorage.getItem(KEY) || "";
+  } catch {
+    return linked;
+  }
+}
+
+const ask = (path, options = {}) => request(path, { token, ...options });
+
+function showMessage(sentence) {
+  byId("message").textContent = sentence;
+  byId("message").hidden = !sentence;
+}
+
+async function enter(given) {
+  token = given;
+  try {
+    showGuests(await ask("api/guests"));
+  } catch (refusal) {
+    if (given) showMessage(refusal.message);
+    byId("enter").hidden = false;
+    byId("token").focus();
+    return;
+  }
+  showMessage("");
+  byId("enter").hidden = true;
+  byId("inside").hidden = false;
+  byId("leave").hidden = false;
+  lookAtWaiting();
+  watchWall();
+}
+
+byId("enter").addEventListener("submit", (event) => {
+  event.preventDefault();
+  location.hash = encodeURIComponent(byId("token").value.trim());
+  enter(givenToken());
+});
+byId("leave").addEventListener("click", () => {
+  sessionStorage.removeItem(KEY);
+  location.reload();
+});
+
+// --- cards ---------------------------------------------------------------------------------------
+
+class Card {
+  constructor(list, entry, isWaiting) {
+    this.list = list;
+    this.isWaiting = isWaiting;
+    this.root = byId("card").content.firstElementChild.cloneNode(true);
+    this.root.card = this;
+    this.part("approve").hidden = !isWaiting;
+    this.part("reject").textContent = isWaiting ? "Reject" : "Delete from every screen";
+    this.part("approve").addEventListener("click", () => this.approve());
+    this.part("change").addEventListener("click", () => this.startEdit());
+    this.part("reject").addEventListener("click", () => this.reject());
+    this.part("undo").addEventListener("click", () => this.undo());
+    this.part("cancel").addEventListener("click", () => this.endEdit());
+    this.part("edit").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.save();
+    });
+    this.text.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") this.endEdit();
+      if (event.key === "Enter" && !event.shiftKey) {
+        event.preventDefault();
+        this.save();
+      }
+    });
+    this.show(entry);
+  }
+
+  part(name) {
+    return this.root.querySelector(`.${name}`);
+  }
+
+  get text() {
+    return this.root.querySelector("textarea");
+  }
+
+  show(entry) {
+    this.entry = entry;
+    this.part("caption").textContent = entry.caption;
+    this.part("name").textContent = entry.image_path ?? "";
+    this.root.setAttribute("aria-label", entry.caption);
+    this.part("by").hidden = entry.by === undefined && entry.photo !== false;
+    this.part("by").textContent =
+      entry.by === undefined
+        ? "Not a photo that the model can describe; the sentence is a guess."
+        : "A person's words.";
+    const image = this.root.querySelector("img");
+    if (entry.thumbnail) image.src = entry.thumbnail;
+    else if (this.isWaiting && !image.src) this.loadPhoto(image);
+  }
+
+  async loadPhoto(image) {
+    try {
+      const path = `api/review/${encodeURIComponent(this.entry.id)}/thumbnail`;
+      image.src = URL.createObjectURL(await ask(path, { as: "blob" }));
+    } catch {
+      image.alt = "No picture";
+    }
+  }
+
+  showProblem(sentence = "") {
+    this.part("problem").textContent = sentence;
+    this.part("problem").hidden = !sentence;
+  }
+
+  /** Send a change; whether it was taken. */
+  async send(options, said) {
+    this.showProblem();
+    try {
+      await ask(`api/captions/${encodeURIComponent(this.entry.id)}`, options);
+    } catch (refusal) {
+      this.showProblem(refusal.message);
+      announce(refusal.message);
+      return false;
+    }
+    announce(said);
+    return true;
+  }
+
+  async approve() {
+    if (await this.send({ method: "PATCH", body: { approved: true } }, "Approved.")) this.leave();
+  }
+
+  startEdit() {
+    this.part("edit").hidden = false;
+    this.text.value = this.entry.caption;
+    this.text.focus();
+    this.text.select();
+  }
+
+  endEdit() {
+    this.part("edit").hidden = true;
+    this.root.focus();
+  }
+
+  async save() {
+    const caption = this.text.value.trim();
+    if (!caption) {
+      this.showProblem("Write a caption, or reject the photo.");
+      return;
+    }
+    if (await this.send({ method: "PATCH", body: { caption } }, "Saved.")) {
+      this.show({ ...this.entry, caption, by: "host" });
+      this.endEdit();
+    }
+  }
+
+  /** Delete after a while in which it can be taken back. */
+  reject() {
+    this.root.dataset.state = "leaving";
+    this.part("undo").hidden = false;
+    this.part("undo").focus();
+    announce("Rejected. Undo within five seconds.");
+    this.timer = setTimeout(async () => {
+      if (await this.send({ method: "DELETE" }, "Deleted.")) this.leave();
+      else this.undo();
+    }, UNDO);
+  }
+
+  undo() {
+    clearTimeout(this.timer);
+    delete this.root.dataset.state;
+    this.part("undo").hidden = true;
+    this.root.focus();
+  }
+
+  /** Remove the card; the keyboard goes on with the next one. */
+  leave() {
+    const next = this.root.nextElementSibling ?? this.root.previousElementSibling;
+    const hadFocus = this.root.contains(document.activeElement);
+    cards.delete(this.entry.id);
+    this.root.remove();
+    if (hadFocus) (next ?? byId("leave")).focus();
+    showCounts();
+  }
+}
+
+function showCounts() {
+  const waiting = byId("waiting").childElementCount;
+  byId("waiting-count").textContent = waiting || "";
+  byId("nothing").hidden = waiting > 0;
+  byId("none-shown").hidden = byId("shown").childElementCount > 0;
+  document.title = document.title.replace(/^(\(\d+\) )?/, waiting ? `(${waiting}) ` : "");
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("textarea, input")) return;
+  const root = document.activeElement.closest?.(".card");
+  const key = event.key.toLowerCase();
+  if (key === "arrowdown" || key === "arrowup") {
+    const all = [...document.querySelectorAll(".card")];
+    const at = all.indexOf(root) + (key === "arrowdown" ? 1 : -1);
+    all[Math.max(0, Math.min(at, all.length - 1))]?.focus();
+  } else if (root && key === "a" && root.card.isWaiting) root.card.approve();
+  else if (root && key === "e") root.card.startEdit();
+  else if (root && key === "r" && root.dataset.state !== "leaving") root.card.reject();
+  else return;
+  event.preventDefault();
+});
+
+// --- what waits ----------------------------------------------------------------------------------
+
+async function lookAtWaiting() {
+  if (document.body.dataset.approve === "on" && !document.hidden) {
+    try {
+      const { waiting } = await ask("api/review");
+      const ids = new Set(waiting.map(({ id }) => id));
+      for (const [id, card] of cards) if (card.isWaiting && !ids.has(id)) card.leave();
+      for (const entry of waiting) {
+        const card = cards.get(entry.id);
+        if (card) {
+          if (card.entry.caption !== entry.caption) card.show(entry);
+        } else {
+          add(byId("waiting"), entry, true);
+          announce(`Waiting: ${entry.caption}`);
+        }
+      }
+      showMessage("");
+    } catch (refusal) {
+      showMessage(refusal.message);
+    }
+    showCounts();
+  }
+  setTimeout(lookAtWaiting, ASK_AGAIN);
+}
+
+function add(list, entry, isWaiting) {
+  const card = new Card(list, entry, isWaiting);
+  cards.set(entry.id, card);
+  if (isWaiting) list.append(card.root);
+  else list.prepend(card.root);
+}
+
+// --- what is on the wall -------------------------------------------------------------------------
+
+function showCaption(entry) {
+  if (!entry.id) return; // of a publisher that gives no ids; it cannot be corrected
+  const known = cards.get(entry.id);
+  if (known && !known.isWaiting) known.show(entry);
+  else {
+    if (known) known.leave();
+    add(byId("shown"), entry, false);
+    const oldest = byId("shown").children[SHOWN];
+    if (oldest) oldest.card.leave();
+  }
+  showCounts();
+}
+
+async function watchWall() {
+  showCounts();
+  let last = 0;
+  try {
+    const answer = await fetch(new URL(`api/captions?limit=${SHOWN}`, RELAY));
+    const { captions, last_seq: seq } = await answer.json();
+    captions.forEach(showCaption);
+    last = Math.max(0, seq);
+  } catch {
+    setTimeout(watchWall, ASK_AGAIN);
+    return;
+  }
+  const stream = new EventSource(new URL(`api/captions/stream?after=${last}`, RELAY));
+  stream.addEventListener("message", ({ data }) => showCaption(JSON.parse(data)));
+  stream.addEventListener("forget", ({ data }) => {
+    const card = cards.get(JSON.parse(data).id);
+    if (card && !card.isWaiting) card.leave();
+  });
+  stream.addEventListener("corrected", ({ data }) => {
+    const { id, caption, by } = JSON.parse(data);
+    const card = cards.get(id);
+    if (card && caption) card.show({ ...card.entry, caption, by });
+  });
+}
+
+// --- who may upload ------------------------------------------------------------------------------
+
+function showGuests({ uploads, on_wall: onWall, url, qr_code: code }) {
+  for (const choice of byId("guests").elements) choice.checked = choice.value === uploads;
+  byId("link").hidden = !url;
+  byId("on-wall").checked = onWall;
+  byId("guest-url").textContent = url;
+  byId("guest-url").href = url || "#";
+  if (code) byId("qr-code").src = URL.createObjectURL(new Blob([code], { type: "image/svg+xml" }));
+}
+
+async function decide(more = {}) {
+  const uploads = new FormData(byId("guests")).get("uploads");
+  const body = { uploads, on_wall: byId("on-wall").checked, ...more };
+  try {
+    showGuests(await ask("api/guests", { method: "PUT", body }));
+    announce("Saved.");
+  } catch (refusal) {
+    showMessage(refusal.message);
+  }
+}
+
+byId("guests").addEventListener("change", () => decide());
+byId("on-wall").addEventListener("change", () => decide());
+byId("renew").addEventListener("click", () => decide({ renew: true }));
+
+enter(givenToken());

@@ -1,0 +1,236 @@
+"""The host's page, approval, corrections and guests: real servers, seen from the viewers' side."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import skimage.data
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+from common.settings import Settings
+from common.state import host_token
+from tests.kit.chromium import Chromium
+from tests.kit.clients import WireClient
+from tests.kit.servers import Server, free_ports
+
+pytestmark = pytest.mark.browser
+
+PHOTOS = [Path(skimage.data.__file__).with_name(f"{name}.png") for name in ("coffee", "chelsea")]
+
+
+@dataclass
+class Product:
+    """The three servers, and the host's token."""
+
+    relay: Server
+    app1: Server
+    app2: Server
+    token: str
+
+    def upload(self, photo: Path, **headers: str) -> tuple[int, dict[str, Any]]:
+        status, _, body = self.app1.send(
+            "POST",
+            f"/api/captions?name={photo.name}",
+            photo.read_bytes(),
+            {"Content-Type": "image/png", **headers},
+        )
+        return status, json.loads(body)
+
+    def as_host(self, method: str, path: str, body: Any = None) -> Any:
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        status, _, answer = self.app1.send(method, path, json.dumps(body), headers)
+        assert status < 300, answer
+        return json.loads(answer) if answer else None
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_model: Path) -> Iterator[Callable[..., Product]]:
+    started: list[Server] = []
+
+    def begin(**environment: object) -> Product:
+        ports = dict(zip(("RELAY_PORT", "APP1_PORT", "APP2_PORT"), free_ports(3), strict=True))
+        settings = {
+            "CAPTIONER_STATE": tmp_path / "state",
+            "CAPTIONER_MODEL": tiny_model,
+            **ports,
+            **environment,
+        }
+        relay, app1, app2 = (Server(name, settings) for name in ("relay", "app1", "app2"))
+        started.extend((relay, app1, app2))
+        for server in started:
+            server.wait_ready(90)
+        texts = {name: str(value) for name, value in settings.items()}
+        return Product(relay, app1, app2, host_token(Settings.from_environment(texts)))
+
+    yield begin
+    for server in started:
+        server.kill()
+
+
+def press(browser: Chromium, *keys: str) -> None:
+    ActionChains(browser.driver).send_keys(*keys).perform()
+
+
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as opened:
+        yield opened
+
+
+def test_nothing_is_on_a_wall_before_the_host_approves(
+    run: Callable[..., Product],
+    open_browser: Callable[..., Chromium],
+    stack: contextlib.ExitStack,
+) -> None:
+    product = run(APP1_APPROVE="on")
+    wall, host = open_browser(), open_browser()
+    wall.open(product.app2.url)
+    wall.wait_texts("#connection", ["Live"])
+    program = stack.enter_context(contextlib.closing(WireClient(product.relay)))
+    assert program.history()[0]["captions"] == []
+    stream = stack.enter_context(
+        urllib.request.urlopen(f"{product.relay.url}/api/captions/stream", timeout=30)
+    )
+    assert stream.readline().startswith(b"retry")
+
+    first, second = (product.upload(photo)[1] for photo in PHOTOS)
+    assert (first["published"], second["published"]) == ("waiting", "waiting")
+
+    # the host's page, with the keyboard alone
+    host.open(f"{product.app1.url}/host#{product.token}")
+    host.wait_texts("#waiting .name", ["coffee.png", "chelsea.png"])
+    assert "#" not in host.driver.current_url
+    host.wait(
+        lambda: host.run("return document.querySelector('#waiting img').naturalWidth") > 0,
+        "the host sees no photo",
+    )
+
+    # nobody else sees anything of either, by any way
+    word = first["caption"].split()[0]
+    for path in ("/api/captions", f"/api/captions?q={word}", "/api/captions?after=0"):
+        assert product.relay.get(path)[2]["captions"] == []
+    late = stack.enter_context(contextlib.closing(WireClient(product.relay)))
+    assert late.history()[0]["captions"] == []
+    assert wall.texts("#cards .card") == []
+    state = Path(product.relay.environment["CAPTIONER_STATE"])
+    for file in (*state.glob("history.db*"), *state.glob("outbox.db*")):
+        assert b"coffee" not in file.read_bytes()
+
+    press(host, Keys.ARROW_DOWN)  # to the first
+    press(host, "e")
+    host.wait(lambda: host.run("return document.activeElement.tagName") == "TEXTAREA")
+    press(host, "A cup of coffee.", Keys.ENTER)
+    host.wait_texts("#waiting .caption", ["A cup of coffee.", second["caption"]])
+    assert wall.texts("#cards .card") == []
+    press(host, "a")
+    wall.wait_texts("#cards .card .caption", ["A cup of coffee."])
+    assert wall.texts("#cards .card .verdict") == ["A person's words:"]
+    # the first event of all on the wire and in the stream
+    event, payload = program.receive()
+    assert (event, payload["id"], payload["approved"]) == ("prediction", first["id"], True)
+    lines = iter(stream.readline, b"")
+    data = next(line for line in lines if line.startswith(b"data:"))
+    assert json.loads(data[5:])["id"] == first["id"]
+
+    # the focus is on the next one; a rejection can be taken back, and then not any more
+    host.wait_texts("#waiting .name", ["chelsea.png"])
+    host.wait(lambda: host.run("return document.activeElement.className") == "card")
+    press(host, "r")
+    host.one(".undo").click()
+    host.wait(lambda: not host.all("[data-state=leaving]"))
+    press(host, "r")
+    host.wait_texts("#waiting .name", [], seconds=20)
+    assert wall.texts("#cards .card .caption") == ["A cup of coffee."]
+    assert host.texts("#shown .caption") == ["A cup of coffee."]
+    corrections = product.as_host("GET", "/api/corrections")
+    assert corrections["captions"] == {f"{first['id']}.jpg": ["A cup of coffee."]}
+    assert host.complaints() == []
+    assert wall.complaints("guests.svg") == []
+
+
+def test_a_correction_reaches_every_wall_at_once(
+    run: Callable[..., Product], open_browser: Callable[..., Chromium]
+) -> None:
+    product = run()
+    wall, page, host = open_browser(), open_browser(), open_browser()
+    wall.open(product.app2.url)
+    wall.wait_texts("#connection", ["Live"])
+    page.open(product.app1.url)
+    page.one("#choose")
+    page.run("document.getElementById('image').parentElement.hidden = false")
+    page.all("#image")[0].send_keys(str(PHOTOS[0]))
+    page.one(".change").click()
+    box = page.one("textarea")
+    box.clear()
+    box.send_keys("My morning coffee.")
+    page.one(".edit .primary").click()
+    page.wait_texts(".card .caption", ["My morning coffee."])
+    wall.wait_texts("#cards .card .caption", ["My morning coffee."])
+
+    host.open(f"{product.app1.url}/host")
+    host.one("#token").send_keys("wrong", Keys.ENTER)
+    host.wait(lambda: "host's" in host.texts("#message")[0])
+    host.one("#token").clear()
+    host.one("#token").send_keys(product.token, Keys.ENTER)
+    host.wait_texts("#shown .caption", ["My morning coffee."])
+    press(host, Keys.ARROW_DOWN)
+    press(host, "e")
+    press(host, "A cup.", Keys.ENTER)
+    wall.wait_texts("#cards .card .caption", ["A cup."])
+    # a wall that was away gets it too
+    late = open_browser()
+    late.open(product.app2.url)
+    late.wait_texts("#cards .card .caption", ["A cup."])
+
+    kept = product.as_host("GET", "/api/corrections")
+    assert [*kept["captions"].values()] == [["A cup."]]
+    assert all(kept["images"].values())
+    (name,) = kept["captions"]
+    product.as_host("DELETE", f"/api/captions/{name.removesuffix('.jpg')}")
+    wall.wait_texts("#cards .card .caption", [])
+    host.wait_texts("#shown .caption", [])
+    assert product.as_host("GET", "/api/corrections")["captions"] == {}
+
+
+def test_guests_come_by_the_code_on_the_wall(
+    run: Callable[..., Product], open_browser: Callable[..., Chromium]
+) -> None:
+    product = run()
+    host, wall, guest = open_browser(), open_browser(), open_browser()
+    host.open(f"{product.app1.url}/host#{product.token}")
+    host.one("#guests [value=guests]").click()
+    link = host.wait(lambda: host.texts("#guest-url")[0])
+    host.one("#on-wall").click()
+    wall.open(product.app2.url)
+    wall.wait(
+        lambda: (
+            wall.run("return document.getElementById('guest-code').naturalWidth") > 0
+            and wall.one("#guest-code").is_displayed()
+        ),
+        "no code on the wall",
+        seconds=40,
+    )
+    guest.open(link)
+    assert guest.texts("#viewer") == []
+    guest.one("#choose")
+    guest.run("document.getElementById('image').parentElement.hidden = false")
+    guest.all("#image")[0].send_keys(str(PHOTOS[1]))
+    wall.wait_texts("#cards .card .name", ["chelsea.png"], seconds=30)
+    assert product.upload(PHOTOS[0])[0] == 403
+
+    host.one("#guests [value=host]").click()
+    started = time.monotonic()
+    while product.as_host("GET", "/api/guests")["uploads"] != "host":
+        assert time.monotonic() < started + 15
+    guest.open(link)
+    assert "has ended" in guest.texts("#message")[0]
+    assert guest.complaints("410") == []
