@@ -58,6 +58,7 @@ class Options:
     attention: bool = False
     publish: bool = True
     style: str = "caption"
+    thumbnail: bool = False
 
 
 def read_uploads(request: Request) -> list[Upload]:
@@ -105,6 +106,7 @@ def read_options(request: Request) -> Options:
         max_candidates=_number(values.get("max_candidates"), "max_candidates", None),
         attention=_switch(values.get("attention"), "attention", default=False),
         publish=_switch(values.get("publish"), "publish", default=True),
+        thumbnail=_switch(values.get("thumbnail"), "thumbnail", default=False),
         style=_style(values.get("style")),
     )
 

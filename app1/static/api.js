@@ -41,10 +41,11 @@ export class Refusal extends Error {
 /**
  * Send one photo, and return what the API answers about it.
  * @param {File} file
+ * @param {boolean} withThumbnail ask for a small JPEG of it, since this browser cannot show the file
  * @param {AbortSignal} signal
  * @param {(fraction: number) => void} onSent called while the photo is sent, with 1 at the end
  */
-export function requestCaption(file, signal, onSent) {
+export function requestCaption(file, withThumbnail, signal, onSent) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest(); // fetch() reports no progress of sending
     request.open("POST", API);
@@ -65,6 +66,7 @@ export function requestCaption(file, signal, onSent) {
     const form = new FormData();
     form.append("image", file, file.name);
     form.append("attention", "1");
+    if (withThumbnail) form.append("thumbnail", "1");
     request.send(form);
   });
 }

@@ -42,19 +42,29 @@ export class Card {
 
   /** Show the photo from the file, before it is sent; the browser applies its EXIF orientation. */
   showPhoto() {
+    this.photoUrl = URL.createObjectURL(this.file);
+    this.isShown = this.putPhoto(this.photoUrl);
+  }
+
+  /** Put a picture onto the card; resolves to whether this browser can show it. */
+  putPhoto(url) {
     const photo = document.createElement("img");
     photo.alt = this.file.name;
-    photo.onload = () => {
-      this.part("frame").style.setProperty("--shape", photo.naturalWidth / photo.naturalHeight);
-      this.part("frame").classList.add("shaped");
-    };
-    photo.onerror = () => {
-      photo.remove();
-      this.part("unseen").hidden = false;
-    };
-    this.photoUrl = URL.createObjectURL(this.file);
-    photo.src = this.photoUrl;
     this.part("frame").prepend(photo);
+    return new Promise((resolve) => {
+      photo.onload = () => {
+        this.part("frame").style.setProperty("--shape", photo.naturalWidth / photo.naturalHeight);
+        this.part("frame").classList.add("shaped");
+        this.part("unseen").hidden = true;
+        resolve(true);
+      };
+      photo.onerror = () => {
+        photo.remove();
+        this.part("unseen").hidden = false;
+        resolve(false);
+      };
+      photo.src = url;
+    });
   }
 
   showState(state, text, fraction = null) {
@@ -82,7 +92,8 @@ export class Card {
       try {
         if (this.file.size > MAX_BYTES) await this.shrink();
         this.showState("sending", "Sending…", 0);
-        const answer = await requestCaption(this.file, this.aborter.signal, (sent) => {
+        const unseen = !(await this.isShown);
+        const answer = await requestCaption(this.file, unseen, this.aborter.signal, (sent) => {
           if (sent < 1) this.showState("sending", "Sending…", sent);
           else this.showState("looking", "Looking at it…");
         });
@@ -131,6 +142,7 @@ export class Card {
   showCaption(answer) {
     this.answer = answer;
     this.showState("done", "");
+    if (answer.thumbnail) this.putPhoto(answer.thumbnail);
     const photo = this.part("frame").querySelector("img");
     if (photo) photo.alt = readOut(answer);
     this.part("caption").textContent = answer.caption;

@@ -6,7 +6,7 @@ from flask import Blueprint, Response, jsonify, render_template, request
 
 from app1.guests import UPLOADERS, Guests, qr_code
 from app1.parts import parts
-from app1.problems import EndedError, NotWaitingError, RequestError
+from app1.problems import EndedError, RequestError
 from app1.uploads import json_of
 from app1.views.api import require_host
 from app1.views.page import render_page
@@ -14,6 +14,7 @@ from common.hosts import own_url
 from common.pages import neighbour_url
 
 host = Blueprint("host", __name__)
+DOT = b'<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>'
 
 
 @host.get("/host")
@@ -60,11 +61,10 @@ def guest_page(token: str) -> str:
 
 @host.get("/guests.svg")
 def wall_code() -> Response:
-    """The QR code of the guests' link, for walls, while the host wants it there."""
+    """The QR code of the guests' link, for walls; a dot while the host does not want it there."""
     found = Guests.read(parts().review)
-    if not (found.token and found.on_wall):
-        raise NotWaitingError("No link for guests is to be shown.")
-    response = Response(qr_code(_link(found)), mimetype="image/svg+xml")
+    code = qr_code(_link(found)) if found.token and found.on_wall else DOT
+    response = Response(code, mimetype="image/svg+xml")
     response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     return response
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from flask import Blueprint, render_template, request
 from app1.parts import parts
 from app1.problems import RequestError
 from app1.uploads import MAX_PICTURES
-from app1.views.uploading import Result, caption_request
+from app1.views.uploading import Result, caption_request, data_url
 from common.pages import neighbour_url
 
 FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF, JPEG 2000 or a camera's raw file"
@@ -49,8 +48,8 @@ def _shown(result: Result) -> dict[str, Any]:
     shown = {"name": result.upload.name, "thumbnail": "", "error": "", "status": 200}
     if result.error:
         return {**shown, "error": str(result.error), "status": result.error.status}
-    picture = base64.b64encode(result.photo.thumbnail if result.photo else b"").decode()
-    return {**shown, **(result.answer or {}), "thumbnail": f"data:image/jpeg;base64,{picture}"}
+    picture = data_url(result.photo.thumbnail) if result.photo else ""
+    return {**shown, **(result.answer or {}), "thumbnail": picture}
 
 
 @page.get("/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,6 +46,11 @@ def caption_request() -> list[Result]:
     return results
 
 
+def data_url(jpeg: bytes) -> str:
+    """A picture as a page can show it."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+
+
 def check_uploader() -> None:
     """Refuse an upload by somebody from whom the host takes none.
 
@@ -76,5 +82,7 @@ def _results(
             "published": published[one.id],
             "delete_token": own.tokens.make(one.id),
         }
+        if options.thumbnail:
+            answer["thumbnail"] = data_url(one.thumbnail)
         results.append(Result(upload, photo=one, answer=answer))
     return results

@@ -274,7 +274,7 @@ async function searchFurther() {
 /** Show the QR code while the host wants it on the wall. */
 function showGuestLink() {
   const code = byId("guest-code");
-  code.onload = () => (code.parentElement.hidden = false);
+  code.onload = () => (code.parentElement.hidden = code.naturalWidth <= 1);
   code.onerror = () => (code.parentElement.hidden = true);
   const look = () => {
     if (!document.hidden) code.src = `${code.dataset.src}?${Date.now()}`;

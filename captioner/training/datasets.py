@@ -19,6 +19,7 @@ This file opens no photo and needs no TensorFlow.
 from __future__ import annotations
 
 import argparse
+import base64
 import csv
 import hashlib
 import json
@@ -226,10 +227,38 @@ def hold_out(dataset: Dataset, share: float = 0.05) -> Dataset:
     )
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+def read_corrections(file: Path, folder: Path) -> Dataset:
+    """What people corrected, as app1's `GET /api/corrections` gives it; every tenth photo is dev.
+
+    Args:
+        folder: where the pictures in the file are put.
+
+    Raises:
+        DatasetError: the file cannot be read, or is something else.
+    """
+    try:
+        content = json.loads(file.read_text("utf-8"))
+        captions, images = content["captions"], content["images"]
+        folder.mkdir(parents=True, exist_ok=True)
+        photos = []
+        for number, (name, own) in enumerate(sorted(captions.items())):
+            if not re.fullmatch(r"[\w.-]+", name) or not images[name]:
+                raise ValueError(f"no picture {name!r}")
+            path = folder / name
+            path.write_bytes(base64.b64decode(images[name], validate=True))
+            split = "dev" if number % 10 == 9 else "train"
+            photos.append(Photo(path, tuple(own), split, "corrections"))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DatasetError(f"{file} holds no corrections of app1 ({error}).") from error
+    if len(photos) < 10:
+        raise DatasetError(f"{file} holds {len(photos)} corrections; at least 10 are needed.")
+    return Dataset(tuple(photos))
+
+
+def add_data_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """The arguments that `read_data` reads."""
     parser.add_argument(
-        "--data", type=Path, action="append", required=True,
+        "--data", type=Path, action="append", required=required, default=None if required else [],
         help="data set of captioned photos; may be repeated",
     )  # fmt: skip
     parser.add_argument(
@@ -245,13 +274,16 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_data(arguments: argparse.Namespace) -> Dataset:
+def read_data(arguments: argparse.Namespace, more: Sequence[Dataset] = ()) -> Dataset:
     """The collections as the arguments name them; with photos for dev, whatever they have.
+
+    Args:
+        more: further collections.
 
     Raises:
         DatasetError: one cannot be read.
     """
-    data = combine(read_dataset(path) for path in arguments.data)
+    data = combine([*(read_dataset(path) for path in arguments.data), *more])
     data = more_captions(data, arguments.more_captions)
     if arguments.leave_out:
         data = data.without(file_names(arguments.leave_out))

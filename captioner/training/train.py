@@ -29,6 +29,7 @@ from captioner.training.datasets import (
     Photo,
     add_data_arguments,
     file_names,
+    read_corrections,
     read_data,
     uncaptioned_photos,
 )
@@ -486,7 +487,11 @@ def _copy_decoder(source: Decoder, target: Decoder) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_data_arguments(parser)
+    add_data_arguments(parser, required=False)
+    parser.add_argument(
+        "--corrections", type=Path, action="append", default=[], metavar="FILE",
+        help="what people corrected, as app1's GET /api/corrections gives it; may be repeated",
+    )  # fmt: skip
     parser.add_argument(
         "--uncaptioned", type=Path, action="append", default=[], metavar="FOLDER",
         help="folder of photos without captions, which only teach features; photos of --data in it "
@@ -549,7 +554,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.stages_only:
         print(f"{arguments.work} holds the trained stages.")
         return 0
-    names = [path.resolve().name for path in arguments.data]
+    names = [path.resolve().name for path in (*arguments.data, *arguments.corrections)]
     training.write(arguments.out, names, arguments.precision)
     print(f"{arguments.out} holds the model; score it with 'captioner evaluate'.")
     return 0
@@ -561,7 +566,13 @@ def read_material(arguments: argparse.Namespace) -> Material:
     Raises:
         CaptionerError: one cannot be read, or there is nothing to train or to score on.
     """
-    data = read_data(arguments)
+    if not arguments.data and not arguments.corrections:
+        raise TrainingError("There is nothing to learn from; name --data or --corrections.")
+    corrected = [
+        read_corrections(file, arguments.work / "corrections" / str(number))
+        for number, file in enumerate(arguments.corrections)
+    ]
+    data = read_data(arguments, corrected)
     named = {photo.path.name for photo in data.photos}
     if arguments.leave_out:
         named |= file_names(arguments.leave_out)

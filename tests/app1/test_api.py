@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import math
@@ -571,7 +572,7 @@ def test_the_description_names_every_route_and_every_answer(
     schemas = description["components"]["schemas"]
     body = send(client, (picture(), "a.jpg"), attention=1).json
     assert body is not None
-    assert set(body) == set(schemas["Captioned"]["properties"])
+    assert {*body, "thumbnail"} == set(schemas["Captioned"]["properties"])
     assert set(body) == set(schemas["Captioned"]["required"])
     assert set(body["words"][0]) == set(schemas["Word"]["properties"])
     assert set(body["candidates"][0]) == set(schemas["Candidate"]["properties"])
@@ -580,3 +581,13 @@ def test_the_description_names_every_route_and_every_answer(
     fields = description["paths"]["/api/captions"]["post"]["requestBody"]["content"]
     image = fields["multipart/form-data"]["schema"]["properties"]["image"]
     assert image["maxItems"] == MAX_PICTURES
+
+
+def test_a_small_picture_for_browsers_that_cannot_show_the_file(
+    client: FlaskClient, send: Send, picture: Callable[..., bytes]
+) -> None:
+    answer = send(client, (picture("tiff"), "scan.tif"), thumbnail=1).get_json()
+    kind, _, content = answer["thumbnail"].partition(",")
+    assert kind == "data:image/jpeg;base64"
+    assert Image.open(io.BytesIO(base64.b64decode(content))).size == (80, 60)
+    assert "thumbnail" not in send(client, (picture("tiff"), "scan.tif")).get_json()

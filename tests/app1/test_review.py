@@ -14,6 +14,7 @@ from PIL import Image
 
 from app1.app import create_app
 from app1.parts import App1
+from app1.views.host import DOT
 from common.state import host_token
 from tests.kit.app1 import Relay, Send, problem_of
 
@@ -278,15 +279,17 @@ def test_programs_that_speak_ollama_are_no_way_round(
 def test_the_wall_gets_the_code_only_while_the_host_wants_it(
     parts: App1, client: FlaskClient
 ) -> None:
-    assert client.get("/guests.svg").status_code == 404
+    none = client.get("/guests.svg")
+    assert (none.status_code, none.data) == (200, DOT)
     decide(client, parts, uploads="guests")
-    assert client.get("/guests.svg").status_code == 404
+    assert client.get("/guests.svg").data == DOT
     decide(client, parts, uploads="guests", on_wall=True)
     code = client.get("/guests.svg")
     assert (code.status_code, code.mimetype) == (200, "image/svg+xml")
+    assert code.data != DOT
     assert code.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
     decide(client, parts, uploads="everybody", on_wall=True)
-    assert client.get("/guests.svg").status_code == 404
+    assert client.get("/guests.svg").data == DOT
 
 
 def test_the_qr_code_is_the_link(tmp_path: Path) -> None:

@@ -116,3 +116,23 @@ def test_a_photo_dropped_on_one_page_is_captioned_on_every_viewer_page(
     upload.one(".remove").click()
     for viewer in (early, late):
         viewer.wait_texts(".card .caption", [])
+
+
+def test_a_phones_photo_is_shown_though_the_browser_cannot_show_its_kind(
+    product: Product, open_browser: Callable[..., Chromium], tmp_path: Path
+) -> None:
+    import pillow_heif
+    from PIL import Image
+
+    heic = tmp_path / "IMG_0001.HEIC"
+    with Image.open(ASTRONAUT) as photo:
+        pillow_heif.from_pillow(photo.convert("RGB")).save(heic)
+    page = open_browser()
+    page.open(product.upload_page)
+    page.one("#choose")
+    page.run("document.getElementById('image').parentElement.hidden = false")
+    page.all("#image")[0].send_keys(str(heic))
+    page.wait(lambda: any(page.texts(".caption")), "no caption", seconds=30)
+    width = "return document.querySelector('.card img')?.naturalWidth"
+    page.wait(lambda: page.run(width) == 512, "no picture")
+    assert not page.one(".card").find_element("css selector", ".unseen").is_displayed()

@@ -36,6 +36,7 @@ pytestmark = pytest.mark.browser
 HOSTILE = "<img src=x onerror=document.title='taken'>"
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # for a second device, or another name of this one
 EXPECTED_404 = "favicon.ico"
+NO_APP1 = "guests.svg"  # the wall asks app1 for it, which does not run here
 
 
 def photo(folder: Path, name: str, size: tuple[int, int] = (96, 64), **save: Any) -> str:
@@ -583,7 +584,7 @@ CAPTIONS = ".card[data-state=done] .caption"
 def test_an_empty_page_says_what_to_do(screen: Chromium) -> None:
     assert screen.one("#empty .headline").text == "Nothing on the wall yet."
     assert screen.one("#empty a").get_attribute("href") == "http://127.0.0.1:5001/"
-    assert screen.complaints() == []
+    assert screen.complaints(NO_APP1) == []
 
 
 def test_a_photo_appears_when_work_begins_and_its_caption_when_it_is_ready(
@@ -621,7 +622,7 @@ def test_a_photo_appears_when_work_begins_and_its_caption_when_it_is_ready(
     assert screen.texts("#announcer") == ["Not sure: a dog."]
     big, small = (piece.size["width"] for piece in screen.all(".card"))
     assert big > 2 * small
-    assert screen.complaints() == []
+    assert screen.complaints(NO_APP1) == []
 
 
 def test_on_the_viewer_page_too_what_is_no_photo_is_said_first(
@@ -718,7 +719,7 @@ def test_the_page_works_under_other_names_of_the_machine(
     browser.open(viewer.url(host))
     browser.wait_texts("#connection", ["Live"])
     browser.wait_texts(CAPTIONS, ["a dog"])
-    assert browser.complaints() == []
+    assert browser.complaints(NO_APP1) == []
 
 
 def test_text_from_publishers_is_only_text(screen: Chromium, viewer: Viewer) -> None:
