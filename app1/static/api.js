@@ -72,6 +72,25 @@ export function requestCaption(file, withThumbnail, signal, onSent) {
 }
 
 /**
+ * Caption one frame of a camera; nobody else sees it, unless it is to be published.
+ * @param {Blob} frame a JPEG
+ */
+export async function requestFrame(frame, publish) {
+  const url = new URL(API);
+  url.searchParams.set("publish", publish ? "1" : "0");
+  url.searchParams.set("name", "Live");
+  let response;
+  try {
+    response = await fetch(url, { method: "POST", body: frame });
+  } catch {
+    throw new Refusal(UNREACHABLE, 0, 3);
+  }
+  const answer = await response.json().catch(() => null);
+  if (response.ok && answer) return answer;
+  throw Refusal.fromProblem(response.status, answer, response.headers.get("Retry-After"));
+}
+
+/**
  * Send another request to app1, and return its answer: JSON, or a Blob where `as` says so.
  * @param {string} path from the app's root, without a slash at the beginning
  */

@@ -1,12 +1,4 @@
-// The camera dialog: a live picture, a shutter button, and a button for the other camera, if any.
-
-const dialog = document.getElementById("camera");
-const video = dialog.querySelector("video");
-const problem = dialog.querySelector(".problem");
-const shutter = document.getElementById("shutter");
-const otherCamera = document.getElementById("other-camera");
-let stream = null;
-let facing = "environment";
+// A camera of this device in a <video>: start, stop, the other camera, and what can go wrong in words.
 
 const REASONS = {
   NotAllowedError:
@@ -15,65 +7,73 @@ const REASONS = {
   NotReadableError: "Another program is using the camera. Close it and try again.",
 };
 
-async function start() {
-  stop();
-  problem.hidden = true;
-  shutter.disabled = true;
-  try {
-    const wanted = { facingMode: facing, width: { ideal: 1920 }, height: { ideal: 1440 } };
-    const started = await navigator.mediaDevices.getUserMedia({ video: wanted });
-    if (!dialog.open) {
-      started.getTracks().forEach((track) => track.stop()); // closed meanwhile
-      return;
-    }
-    stream = started;
-    video.srcObject = stream;
-    const devices = await navigator.mediaDevices.enumerateDevices();
-    otherCamera.hidden = devices.filter((device) => device.kind === "videoinput").length < 2;
-  } catch (error) {
-    problem.textContent = REASONS[error.name] ?? `The camera could not be started (${error.name}).`;
-    problem.hidden = false;
-  }
-}
-
-function stop() {
-  stream?.getTracks().forEach((track) => track.stop());
-  stream = null;
-  video.srcObject = null;
-}
-
 /** Whether this page may ask for a camera: a secure context with a camera interface. */
 export function hasCamera() {
   return window.isSecureContext && Boolean(navigator.mediaDevices?.getUserMedia);
 }
 
-/** Open the dialog; `take` is called with the photo as a File. */
-export function openCamera(take) {
-  shutter.onclick = () => {
-    const canvas = document.createElement("canvas");
-    canvas.width = video.videoWidth;
-    canvas.height = video.videoHeight;
-    canvas.getContext("2d").drawImage(video, 0, 0);
-    canvas.toBlob(
-      (blob) => {
-        const time = new Date().toTimeString().slice(0, 8).replaceAll(":", ".");
-        if (blob) take(new File([blob], `Camera ${time}.jpg`, { type: "image/jpeg" }));
-        dialog.close();
-      },
-      "image/jpeg",
-      0.92,
-    );
-  };
-  dialog.showModal();
-  start();
-}
+export class Camera {
+  #video;
+  #stream = null;
+  #wanted = false;
+  #facing = "environment";
 
-video.addEventListener("loadeddata", () => {
-  shutter.disabled = false; // there is a picture to take now
-});
-otherCamera.addEventListener("click", () => {
-  facing = facing === "environment" ? "user" : "environment";
-  start();
-});
-document.getElementById("close-camera").addEventListener("click", () => dialog.close());
-dialog.addEventListener("close", stop);
+  /** @param {HTMLVideoElement} video shows what the camera sees */
+  constructor(video) {
+    this.#video = video;
+  }
+
+  get isOn() {
+    return this.#stream !== null;
+  }
+
+  /**
+   * Start the camera; resolves to whether the device has another one. Throws an Error whose message is
+   * a sentence for the person.
+   */
+  async start(width, height) {
+    this.stop();
+    this.#wanted = true;
+    try {
+      const video = { facingMode: this.#facing, width: { ideal: width }, height: { ideal: height } };
+      const stream = await navigator.mediaDevices.getUserMedia({ video });
+      if (!this.#wanted) {
+        stream.getTracks().forEach((track) => track.stop()); // stopped meanwhile
+        return false;
+      }
+      this.#stream = stream;
+      this.#video.srcObject = stream;
+      const devices = await navigator.mediaDevices.enumerateDevices();
+      return devices.filter((device) => device.kind === "videoinput").length > 1;
+    } catch (error) {
+      throw new Error(
+        REASONS[error.name] ?? `The camera could not be started (${error.name}).`,
+        { cause: error },
+      );
+    }
+  }
+
+  /** The other camera will be started next: the one at the back or at the front. */
+  turn() {
+    this.#facing = this.#facing === "environment" ? "user" : "environment";
+  }
+
+  /** Stop the camera; its light goes off. */
+  stop() {
+    this.#wanted = false;
+    this.#stream?.getTracks().forEach((track) => track.stop());
+    this.#stream = null;
+    this.#video.srcObject = null;
+  }
+
+  /** The picture of this moment on a canvas whose longer side has `side` pixels at most. */
+  frame(side = Infinity) {
+    const { videoWidth: width, videoHeight: height } = this.#video;
+    const scale = Math.min(1, side / Math.max(width, height));
+    const canvas = document.createElement("canvas");
+    canvas.width = Math.max(1, Math.round(scale * width));
+    canvas.height = Math.max(1, Math.round(scale * height));
+    canvas.getContext("2d").drawImage(this.#video, 0, 0, canvas.width, canvas.height);
+    return canvas;
+  }
+}

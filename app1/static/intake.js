@@ -1,8 +1,9 @@
 // Takes photos in (choose, drop, paste, camera), and captions them one after the other.
 
 import { byId } from "../shared/page.js";
-import { hasCamera, openCamera } from "./camera.js";
+import { hasCamera } from "./camera.js";
 import { Card } from "./card.js";
+import { openCamera } from "./take-photo.js";
 
 const cards = byId("cards");
 const message = byId("message");

@@ -1,9 +1,9 @@
 // The viewer page: connects to the relay, keeps the entries (entries.js) in step with the relay's
 // history, and shows them on cards (card.js).
 
+import { say, startAloud } from "../shared/aloud.js";
 import { baseName, readOut } from "../shared/format.js";
 import { announce, byId } from "../shared/page.js";
-import { say, startAloud } from "./aloud.js";
 import { makeCard, releaseCard, updateCard } from "./card.js";
 import { Entries } from "./entries.js";
 import { startFullScreen } from "./full-screen.js";
@@ -286,7 +286,7 @@ function showGuestLink() {
 byId("search").addEventListener("submit", (event) => event.preventDefault());
 byId("words").addEventListener("input", startSearch);
 byId("more").addEventListener("click", showMore);
-startAloud();
+startAloud(byId("aloud"));
 startFullScreen();
 showGuestLink();
 connect();

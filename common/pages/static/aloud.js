@@ -1,7 +1,5 @@
 // Reads new captions aloud with the browser's own voice. Off at first; the choice is remembered.
 
-import { byId } from "../shared/page.js";
-
 const KEY = "read-aloud";
 const voice = window.speechSynthesis; // undefined where a browser has none
 let on = Boolean(voice) && remembered() === "on";
@@ -33,9 +31,8 @@ export function say(text) {
   voice.speak(utterance);
 }
 
-/** Show the button that turns reading on and off, where the browser has a voice. */
-export function startAloud() {
-  const button = byId("aloud");
+/** Let `button` turn reading on and off, and show it where the browser has a voice. */
+export function startAloud(button) {
   const show = () => button.setAttribute("aria-pressed", String(on));
   button.hidden = !voice;
   button.addEventListener("click", () => {
