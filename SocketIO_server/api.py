@@ -18,6 +18,7 @@ from SocketIO_server.event_stream import EventStream
 from SocketIO_server.messages import MAX_MESSAGE
 from SocketIO_server.relay import Relay
 from SocketIO_server.stores.protocol import Store, StoreError, search_words
+from SocketIO_server.transport import async_modes
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000  # captions in one answer
@@ -197,8 +198,7 @@ class Guard:
             return start_response(status, [*headers, *SECURITY_HEADERS.items()], *rest)
 
         environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
-        # Eventlet would collect small events before it sends any.
-        environ["eventlet.minimum_write_chunk_size"] = 1
+        async_modes.send_at_once(environ)
         refusal = self._refusal(environ)
         if refusal is None:
             return self._app(environ, start)

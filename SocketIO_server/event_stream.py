@@ -29,8 +29,7 @@ class EventStream:
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
-        self._queue = relay.socketio.server.eio.create_queue()
-        self._empty = relay.socketio.server.eio.get_queue_empty_exception()
+        self._queue = relay.sockets.queue()
         self._waiting = 0  # bytes
 
     def put(self, event: str, payload: dict[str, Any]) -> None:
@@ -64,9 +63,8 @@ class EventStream:
             if after is not None:
                 yield from self._missed(after, last)
             while True:
-                try:
-                    text = self._queue.get(timeout=HEARTBEAT)
-                except self._empty:
+                text = self._queue.get(HEARTBEAT)
+                if text is None:
                     text = ": still here\n\n"
                 else:
                     self._waiting -= len(text)

@@ -131,7 +131,9 @@ class Review:
     # Single values, such as the guests' link
 
     def mark(self, name: str) -> str:
-        """A value; "" where there is none."""
+        """A value; "" where there is none, as long as the file was never made."""
+        if not self._file.path.exists():
+            return ""
         with self._file.reading() as file:
             row = file.execute("SELECT value FROM marks WHERE name = ?", (name,)).fetchone()
         return row[0] if row else ""

@@ -68,6 +68,11 @@ def make_waitable(mode: str, plain: socket.socket) -> Any:
     return plain
 
 
+def send_at_once(environ: dict[str, Any]) -> None:
+    """Have each part of a response sent as it is made; eventlet would collect small ones."""
+    environ["eventlet.minimum_write_chunk_size"] = 1
+
+
 def serve(
     mode: str, listener: socket.socket, app: Callable[..., Any], max_connections: int
 ) -> None:

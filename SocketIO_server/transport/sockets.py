@@ -10,6 +10,26 @@ from flask_socketio import SocketIO
 from SocketIO_server.transport.limits import BoundedSocket
 
 
+class TextQueue:
+    """Texts that one task puts in and another takes out; see `Sockets.queue`."""
+
+    def __init__(self, server: Any) -> None:
+        self._texts: Any = server.eio.create_queue()
+        self._empty: type[Exception] = server.eio.get_queue_empty_exception()
+
+    def put(self, text: str) -> None:
+        """Put a text in; this never waits."""
+        self._texts.put(text)
+
+    def get(self, seconds: float) -> str | None:
+        """The next text, or None if none came in that time."""
+        try:
+            text: str = self._texts.get(timeout=seconds)
+        except self._empty:
+            return None
+        return text
+
+
 class Sockets:
     """What waits for each client, and how to end its connection.
 
@@ -22,6 +42,10 @@ class Sockets:
 
     def __init__(self, socketio: SocketIO) -> None:
         self._server: Any = socketio.server
+
+    def queue(self) -> TextQueue:
+        """A queue that lets other tasks run while one waits for it."""
+        return TextQueue(self._server)
 
     def is_connected(self, sid: str) -> bool:
         """Whether the client's connect event has been answered."""

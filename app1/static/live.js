@@ -82,7 +82,7 @@ function setText(name, text) {
 function show(answer) {
   if (!camera.isOn) return;
   const isPhoto = answer.photo !== false;
-  setText("caption", isPhoto ? answer.caption : "Nothing that I can describe.");
+  setText("live-caption", isPhoto ? answer.caption : "Nothing that I can describe.");
   setText("guess", isPhoto ? "" : `A guess: ${answer.caption}`);
   part("verdict").textContent = isPhoto ? verdict(answer) : "";
   part("verdict").dataset.confident = answer.confident;
@@ -117,20 +117,26 @@ function showAudience() {
     : "Only you see this. Nothing is kept.";
 }
 
-async function start() {
+/** Show live mode, in place of the ways to choose a photo. */
+function open() {
   section.hidden = false;
+  byId("intake").hidden = true;
   section.scrollIntoView({ block: "start" });
+}
+
+async function start() {
+  open();
   part("problem").hidden = true;
   part("paused").hidden = true;
   [seen, shownCaption, every, notBefore] = [null, "", CAPTION_EVERY, 0];
-  part("caption").textContent = "Starting the camera…";
+  part("live-caption").textContent = "Starting the camera…";
   part("guess").textContent = "";
   part("verdict").hidden = true;
   try {
     part("other").hidden = !(await camera.start(1280, 960));
   } catch (error) {
     stop();
-    part("caption").textContent = "";
+    part("live-caption").textContent = "";
     showProblem(error);
     return;
   }
@@ -160,7 +166,7 @@ export function startLive() {
   button.addEventListener("click", () => {
     onWall = false;
     showAudience();
-    section.hidden = false;
+    open();
     if (hasCamera()) start();
     else {
       showProblem({
@@ -174,6 +180,7 @@ export function startLive() {
   part("stop").addEventListener("click", () => {
     stop();
     section.hidden = true;
+    byId("intake").hidden = false;
     button.focus();
     announce("The camera is off.");
   });

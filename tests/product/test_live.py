@@ -45,7 +45,7 @@ def camera_is_on(page: Chromium) -> bool:
 
 
 def captions(page: Chromium) -> list[str]:
-    return [text for text in page.texts("#live .caption") if not text.startswith("Starting")]
+    return [text for text in page.texts("#live .live-caption") if not text.startswith("Starting")]
 
 
 def test_what_the_camera_sees_is_captioned_for_this_page_alone(
