@@ -12,6 +12,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 UV = 0.13.9
 PIP_AUDIT = 2.10.1
+# Of this package the tests use the file of axe-core alone, without Playwright.
+AXE = 0.1.8
 IN_RANGE = import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(or $(shell for python in python3 python3.13 python3.12 python3.11 python3.10; do \
 	$$python -c '$(IN_RANGE)' 2>/dev/null && echo $$python && break; done),python3)
@@ -47,8 +49,9 @@ $(VENV)/run.stamp: requirements.txt requirements.lock pyproject.toml | $(BIN)/py
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/test.stamp: requirements-test.txt $(VENV)/run.stamp
+$(VENV)/test.stamp: Makefile requirements-test.txt $(VENV)/run.stamp
 	$(PIP) install -r requirements-test.txt
+	$(PIP) install --quiet --no-deps axe-playwright-python==$(AXE)
 	@touch $@
 
 $(BIN)/python:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hmac
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 import flask
 from flask_socketio import ConnectionRefusedError as Refused
 
 from common.token_bucket import TokenBucket
+from common.version import page_version
 from SocketIO_server.relay import LIVE, Client, Relay
 from SocketIO_server.stores.protocol import StoreError
 from SocketIO_server.transport.limits import MAX_WAITING, TOO_SLOW
@@ -67,7 +70,7 @@ def admit(auth: Any, token: str) -> Credentials:
 
 
 class Connections:
-    """The handlers of the events `connect` and `disconnect`.
+    """The handlers of the events `connect`, `disconnect` and `hello`.
 
     Args:
         relay: whose clients they are.
@@ -84,6 +87,7 @@ class Connections:
         """Register the handlers with the relay's server."""
         self._relay.socketio.on_event("connect", self._connect)
         self._relay.socketio.on_event("disconnect", self._disconnect)
+        self._relay.socketio.on_event("hello", self._hello)
 
     def _connect(self, auth: Any = None) -> None:
         sid = flask.request.sid  # type: ignore[attr-defined]
@@ -97,9 +101,8 @@ class Connections:
             raise
         bucket = TokenBucket(*PUBLISHER_RATE if admitted.publisher else VIEWER_RATE)
         relay.clients[sid] = Client(admitted.publisher, admitted.viewer, bucket)
-        if admitted.viewer:
-            # in the background: the client is connected only after this handler
-            relay.socketio.start_background_task(self._catch_up, sid, admitted.last_seq)
+        # in the background: the client is connected only after this handler
+        relay.socketio.start_background_task(self._welcome, sid, admitted)
 
     def _disconnect(self, *reason: Any) -> None:
         sid = flask.request.sid  # type: ignore[attr-defined]
@@ -114,6 +117,33 @@ class Connections:
             # client that is too slow, or has not answered for long, closes its connection.
             relay.socketio.start_background_task(relay.give_up_work_of, owner)
 
+    def _hello(self, *_: Any) -> dict[str, Any]:
+        """A client asks whether its connection still works; the answer is as in the event."""
+        sid = flask.request.sid  # type: ignore[attr-defined]
+        client = self._relay.clients.get(sid)
+        if client is None or client.bucket.wait():
+            self._relay.sockets.disconnect(sid)
+            return {"ok": False, "error": "Too many messages at once."}
+        return {"ok": True, **self._greeting()}
+
+    def _greeting(self) -> dict[str, Any]:
+        """The event `hello`; the numbers are None while the history cannot be read."""
+        store = self._relay.store
+        numbers: dict[str, int | None] = {"oldest_seq": None, "last_seq": None}
+        with suppress(StoreError):
+            numbers = {"oldest_seq": store.oldest_seq(), "last_seq": store.last_seq()}
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        return {"version": page_version(), "now": now, **numbers}
+
+    def _welcome(self, sid: str, admitted: Credentials) -> None:
+        relay = self._relay
+        while sid in relay.clients and not relay.sockets.is_connected(sid):
+            relay.socketio.sleep(0.005)  # its connect event is still being answered
+        if sid in relay.clients:
+            self._send("hello", self._greeting(), sid)
+        if admitted.viewer:
+            self._catch_up(sid, admitted.last_seq)
+
     # History first, then live
 
     def _catch_up(self, sid: str, last_seq: int | None) -> None:
@@ -123,8 +153,6 @@ class Connections:
         it would later ask for what follows the last caption it saw, and never get those before.
         """
         relay, sockets = self._relay, self._relay.sockets
-        while sid in relay.clients and not sockets.is_connected(sid):
-            relay.socketio.sleep(0.005)  # its connect event is still being answered
         position, more, failure = None, True, ""
         while more and sid in relay.clients:
             with relay.lock:
@@ -176,6 +204,8 @@ class Connections:
             reset = seen > store.last_seq()
             position = store.before_last(PIECE) if last_seq is None or reset else seen
             seen = 0 if reset else seen
+            if seen:
+                relay.metrics.missed.inc(max(0, store.oldest_seq() - 1 - seen))
             first = {
                 "reset": reset,
                 "forgotten": store.forgotten(seen) if seen else [],

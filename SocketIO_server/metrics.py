@@ -26,6 +26,11 @@ class Metrics:
             "Clients cut off since they did not take what waited for them",
             registry=self.registry,
         )
+        self.missed = Counter(
+            "relay_captions_missed",
+            "Captions that left the history before a viewer that was away came back for them",
+            registry=self.registry,
+        )
         self.waiting = Gauge(
             "relay_waiting_bytes",
             "Bytes that the network has not taken yet, over all clients",

@@ -22,6 +22,7 @@ from common.hosts import http_url
 from common.listening import CannotListenError
 from common.pages import neighbour_url, picture_sources, relay_sources, share_pages
 from common.settings import Settings
+from common.version import page_version
 from common.waitress_server import PageServer, set_on_signal, wait_for
 
 DRAIN_SECONDS = 5
@@ -46,6 +47,7 @@ def create_app(settings: Settings) -> Flask:
             "viewer.html",
             relay_url=settings.relay_public_url,
             relay_port=settings.relay_port,
+            version=page_version(),
             upload_url=neighbour_url(settings.app1_public_url, settings.app1_port),
         )
 

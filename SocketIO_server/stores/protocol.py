@@ -154,6 +154,9 @@ class Store(Protocol):
     def last_seq(self) -> int:
         """The number of the newest caption that there ever was; 0 for none."""
 
+    def oldest_seq(self) -> int:
+        """The number of the oldest caption that is here; the next number if none is."""
+
     def count(self) -> int:
         """Captions that are here now."""
 

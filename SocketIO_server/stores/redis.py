@@ -302,6 +302,11 @@ class RedisStore:
         with self._server() as server:
             return int(server.get(self._key["seq"]) or 0)
 
+    def oldest_seq(self) -> int:
+        with self._server() as server:
+            oldest = server.zrange(self._key["captions"], 0, 0, withscores=True)
+            return int(oldest[0][1]) if oldest else self.last_seq() + 1
+
     def count(self) -> int:
         with self._server() as server:
             return server.zcard(self._key["captions"])

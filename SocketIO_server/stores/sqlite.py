@@ -243,6 +243,11 @@ class SqliteStore:
         with self._file.reading() as database:
             return self._last_seq(database)
 
+    def oldest_seq(self) -> int:
+        with self._file.reading() as database:
+            (oldest,) = database.execute("SELECT min(seq) FROM captions").fetchone()
+            return oldest or self._last_seq(database) + 1
+
     def count(self) -> int:
         with self._file.reading():
             return self._count

@@ -4,6 +4,7 @@
 import { showCandidates, showConfidence } from "../shared/caption.js";
 import { baseName, clockTime } from "../shared/format.js";
 import { byId } from "../shared/page.js";
+import { now } from "./clock.js";
 
 const MAX_CANDIDATES = 4; // the caption included
 const photos = new WeakMap(); // card -> {thumbnail, url}
@@ -24,10 +25,11 @@ export function updateCard(card, entry) {
   showPhoto(card, entry.thumbnail);
   part("name").textContent = baseName(entry.image_path);
   const time = card.querySelector("time");
-  time.textContent = clockTime(entry.created_at);
+  time.textContent = clockTime(entry.created_at, now());
   if (time.textContent) time.dateTime = entry.created_at;
   part("caption").textContent = {
     working: "Looking at it…",
+    gap: gapWords(entry.count),
     failed: entry.error || "This photo could not be captioned.",
     done: entry.caption,
   }[entry.state];
@@ -41,6 +43,15 @@ export function updateCard(card, entry) {
 export function releaseCard(card) {
   URL.revokeObjectURL(photos.get(card)?.url);
   photos.delete(card);
+}
+
+/** What is said of captions that are gone. */
+export function gapWords(count) {
+  const many = count !== 1;
+  return (
+    `${many ? `${count} older captions are` : "An older caption is"} gone: ` +
+    `${many ? "they" : "it"} left the history while this page was away.`
+  );
 }
 
 function isCandidate(candidate) {

@@ -3,7 +3,7 @@
 
 const KEPT = 500; // entries in memory, and more with each "Show more"
 
-/** Each entry is {key, order, state: "working" | "done" | "failed", seq, ...payload}. */
+/** Each entry is {key, order, state: "working" | "done" | "failed" | "gap", seq, ...payload}. */
 export class Entries {
   #byKey = new Map();
   #arrivals = 0;
@@ -61,6 +61,18 @@ export class Entries {
     const entry = this.#byKey.get(id);
     if (entry?.state !== "done" || !caption) return null;
     return this.#put({ ...entry, caption, by });
+  }
+
+  /**
+   * Captions that came while this page was away, and have left the history: `count` of them, before
+   * the caption number `seq`.
+   */
+  addGap(count, seq) {
+    return this.#put({ key: `gap ${seq}`, state: "gap", count, order: seq - 0.5 });
+  }
+
+  has(key) {
+    return this.#byKey.has(key);
   }
 
   dropWorking() {

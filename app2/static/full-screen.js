@@ -2,7 +2,8 @@
 
 import { byId } from "../shared/page.js";
 
-async function keepAwake() {
+/** Keep the screen awake while the page is visible. */
+export async function keepAwake() {
   try {
     await navigator.wakeLock?.request("screen");
   } catch {

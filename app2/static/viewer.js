@@ -4,15 +4,20 @@
 import { say, startAloud } from "../shared/aloud.js";
 import { baseName, readOut } from "../shared/format.js";
 import { announce, byId } from "../shared/page.js";
-import { makeCard, releaseCard, updateCard } from "./card.js";
+import { announceCaption } from "./calm.js";
+import { gapWords, makeCard, releaseCard, updateCard } from "./card.js";
+import { setClock } from "./clock.js";
+import { applyDisplay, display, Slides } from "./display.js";
 import { Entries } from "./entries.js";
-import { startFullScreen } from "./full-screen.js";
+import { keepAwake, startFullScreen } from "./full-screen.js";
+import { onReturn, renewTo } from "./renewal.js";
 
 const PAGE = 48; // cards shown at first, and more with each "Show more"
 const WORKING_SHOWN = 120_000; // ms until a photo without any news leaves the page
 const FAILURE_SHOWN = 30_000; // ms
 const TYPING_PAUSE = 250; // ms
 const GUEST_LINK_CHECKED = 15_000; // ms
+const ANSWER_WITHIN = 4_000; // ms, or the connection is taken for broken
 const UNREACHABLE = "The relay cannot be reached. Trying again…";
 const RELAY = new URL(
   `${
@@ -23,6 +28,7 @@ const RELAY = new URL(
 
 const list = byId("cards");
 const entries = new Entries();
+const slides = new Slides();
 const cards = new Map(); // key -> {element, entry} on the page
 
 let shown = PAGE;
@@ -52,6 +58,16 @@ function visible() {
   return [...here, ...elsewhere].sort((a, b) => b.order - a.order);
 }
 
+/** The entries on the page, newest first, as the display asks for. */
+function chosen(all) {
+  if (display.show === "wall") return all.slice(0, shown);
+  const pictures = all.filter(({ state }) => state === "done" || state === "working");
+  if (display.show === "newest") return pictures.slice(0, 1);
+  if (display.show === "grid") return pictures.slice(0, display.photos);
+  const done = pictures.filter(({ state }) => state === "done").slice(0, display.photos);
+  return [slides.choose(done, performance.now())].filter(Boolean);
+}
+
 let renderTimer = null;
 
 /** Update the page, once for all changes of the same moment. */
@@ -59,7 +75,7 @@ function render() {
   renderTimer ??= setTimeout(() => {
     renderTimer = null;
     const all = visible();
-    const page = all.slice(0, shown);
+    const page = chosen(all);
     const wanted = new Set(page.map((entry) => entry.key));
     for (const [key, { element }] of cards) {
       if (wanted.has(key)) continue;
@@ -86,7 +102,7 @@ function render() {
 /** Show what goes with `count` entries, of which `onPage` are on the page. */
 function showAroundCards(count, onPage) {
   const searching = search.words !== "";
-  list.classList.toggle("searching", searching);
+  list.classList.toggle("first-large", display.show === "wall" && !searching);
   const bare = !searching && count === 0;
   byId("empty").hidden = !bare || state !== "live";
   byId("alone").hidden = !bare || state !== "away";
@@ -99,7 +115,8 @@ function showAroundCards(count, onPage) {
   }
   const oldest = entries.oldestSeq();
   const olderElsewhere = searching ? search.more : oldest > firstSeq && oldest < Infinity;
-  byId("more").hidden = count <= onPage && !olderElsewhere;
+  byId("more").hidden = display.kiosk || (count <= onPage && !olderElsewhere);
+  byId("displays").hidden = display.kiosk || searching || count === 0;
 }
 
 function showConnection(newState, words) {
@@ -123,8 +140,19 @@ function connect() {
     reconnectionDelayMax: 5000,
   });
   const away = (words) => showConnection("away", words);
+  const reconnect = () => socket.disconnect().connect(); // at once, whatever it waits for
   let caughtUp = 0;
 
+  socket.on("hello", greet);
+  onReturn(() => {
+    if (!socket.connected) reconnect();
+    else {
+      socket.timeout(ANSWER_WITHIN).emit("hello", (silence, answer) => {
+        if (silence) reconnect();
+        else greet(answer);
+      });
+    }
+  });
   socket.on("connect", () => {
     caughtUp = 0;
     entries.dropWorking(); // the relay sends again what is still in work
@@ -162,7 +190,8 @@ function connect() {
   socket.on("prediction", (caption) => {
     const entry = entries.add(caption);
     if (!entry) return;
-    announce(readOut(entry));
+    slides.arrived(entry.key);
+    announceCaption(readOut(entry));
     say(readOut(entry));
     render();
   });
@@ -181,13 +210,25 @@ function connect() {
   });
   socket.on("corrected", (correction) => {
     const entry = entries.correct(correction);
-    if (entry) announce(`Corrected: ${readOut(entry)}`);
+    if (entry) announceCaption(`Corrected: ${readOut(entry)}`);
     render();
   });
   socket.on("forget", ({ id }) => {
     forget(id);
     render();
   });
+}
+
+/** What the relay says of itself: its version of this page, its history, its time. */
+function greet({ version, oldest_seq: oldest, last_seq: last, now }) {
+  setClock(now);
+  renewTo(version);
+  const gone = oldest - 1 - entries.lastSeq;
+  if (entries.lastSeq > 0 && gone > 0 && last >= entries.lastSeq && !entries.has(`gap ${oldest}`)) {
+    entries.addGap(gone, oldest);
+    announce(gapWords(gone));
+    render();
+  }
 }
 
 /** Why the relay refuses pages of this address; "" if it does not, or cannot be reached. */
@@ -288,5 +329,11 @@ byId("words").addEventListener("input", startSearch);
 byId("more").addEventListener("click", showMore);
 startAloud(byId("aloud"));
 startFullScreen();
+applyDisplay();
+if (display.kiosk) {
+  keepAwake();
+  document.addEventListener("visibilitychange", () => document.hidden || keepAwake());
+}
+if (display.show === "slides") setInterval(render, 500);
 showGuestLink();
 connect();

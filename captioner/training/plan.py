@@ -54,6 +54,9 @@ class Stage:
         patience: epochs without a better score before the stage ends early.
         keep_last: whether the last epoch counts in place of the best. In cross-entropy after a
             reward the score of greedy captions falls at first; the next reward shows its worth.
+        start_share: what the stage learns is averaged with what there was before it, weight by
+            weight: this is the share of the latter. The average learns nearly as much, and forgets
+            little (Wortsman et al., "Robust Fine-tuning of Zero-shot Models", 2022).
     """
 
     objective: ClassVar[str]
@@ -77,8 +80,11 @@ class Stage:
     clip_norm: float = 5.0
     patience: int = 3
     keep_last: bool = False
+    start_share: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.start_share < 1:
+            raise TrainingError(f'"start_share" has to be in [0, 1), not {self.start_share!r}.')
         if self.trainable not in ("decoder", "top", "all"):
             raise TrainingError(
                 f'"trainable" has to be decoder, top or all, not {self.trainable!r}.'

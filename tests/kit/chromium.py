@@ -5,6 +5,8 @@ Without Chromium these tests are skipped with a reason, but never in CI, where t
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import os
 import shutil
 import time
@@ -31,6 +33,18 @@ FLAGS = (
 )
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 T = TypeVar("T")
+
+
+@functools.cache
+def axe_core() -> str:
+    """The script of axe-core, which finds barriers to people with disabilities."""
+    package = importlib.util.find_spec("axe_playwright_python")
+    if package is None or not package.submodule_search_locations:
+        reason = "needs axe-playwright-python, which `make test` installs"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return (Path(package.submodule_search_locations[0]) / "axe.min.js").read_text("utf-8")
 
 
 class Chromium:
@@ -115,6 +129,33 @@ class Chromium:
         """What the browser complains of, such as breaches of the policy, less what is expected."""
         lines = [line["message"] for line in self.driver.get_log("browser")]
         return [line for line in lines if not any(part in line for part in expected)]
+
+    def set_colours(self, scheme: str) -> None:
+        """Show pages in light, dark or forced colours (as of a high-contrast theme)."""
+        features = {
+            "prefers-color-scheme": "dark" if scheme == "dark" else "light",
+            "forced-colors": "active" if scheme == "forced" else "none",
+        }
+        self.command(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": name, "value": value} for name, value in features.items()],
+        )
+
+    def barriers(self) -> list[str]:
+        """What axe-core finds on the page: rule, element, and what is wrong with it."""
+        self.run(axe_core())
+        self.wait(
+            lambda: self.run(
+                "return document.getAnimations().every((each) => each.playState !== 'running'"
+                " || each.effect.getTiming().iterations === Infinity)"
+            ),
+            "animations do not end",
+        )
+        found = self.driver.execute_async_script(
+            "const done = arguments[0]; axe.run().then((all) => done(all.violations.flatMap("
+            "(rule) => rule.nodes.map((node) => [rule.id, node.target, node.failureSummary]))))"
+        )
+        return [" ".join(map(str, each)) for each in found]
 
     def set_width(self, width: int, height: int) -> None:
         self.command(

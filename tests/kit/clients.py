@@ -63,6 +63,7 @@ class WireClient:
         )
         self.acks: dict[int, Any] = {}
         self.refusal: Any = None
+        self.hello: dict[str, Any] = {}
         self._next_ack = 0
         try:
             assert self._recv()[0] == "0"
@@ -77,13 +78,16 @@ class WireClient:
             assert answer.startswith("40"), answer
 
     def receive(self, patience: float = PATIENCE) -> tuple[str, Any]:
-        """The next event; acknowledgements that come before it are put into `acks`.
+        """The next event; `hello` and acknowledgements before it are put aside.
 
         Pings come all the time, so it fails after `patience` seconds with nothing else.
         """
-        text = next(text for text in self._messages(patience) if text.startswith("42"))
-        event, data = json.loads(text[2:])
-        return event, data
+        while True:
+            text = next(text for text in self._messages(patience) if text.startswith("42"))
+            event, data = json.loads(text[2:])
+            if event != "hello":
+                return event, data
+            self.hello = data
 
     def _messages(self, patience: float = PATIENCE) -> Iterator[str]:
         heard = time.monotonic()

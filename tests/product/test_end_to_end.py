@@ -1,6 +1,6 @@
 """From `captioner up` and a photo dropped on app1 to its caption on viewer pages.
 
-Real processes, real browsers, a real photo; the rest of the pages is in test_pages_browser.py.
+Real processes, real browsers, a real photo; test_upload_page.py and test_wall.py have the rest.
 """
 
 from __future__ import annotations

@@ -7,73 +7,20 @@ import json
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import skimage.data
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from common.settings import Settings
-from common.state import host_token
 from tests.kit.chromium import Chromium
 from tests.kit.clients import WireClient
-from tests.kit.servers import Server, free_ports
+from tests.kit.product import Product
 
 pytestmark = pytest.mark.browser
 
 PHOTOS = [Path(skimage.data.__file__).with_name(f"{name}.png") for name in ("coffee", "chelsea")]
-
-
-@dataclass
-class Product:
-    """The three servers, and the host's token."""
-
-    relay: Server
-    app1: Server
-    app2: Server
-    token: str
-
-    def upload(self, photo: Path, **headers: str) -> tuple[int, dict[str, Any]]:
-        status, _, body = self.app1.send(
-            "POST",
-            f"/api/captions?name={photo.name}",
-            photo.read_bytes(),
-            {"Content-Type": "image/png", **headers},
-        )
-        return status, json.loads(body)
-
-    def as_host(self, method: str, path: str, body: Any = None) -> Any:
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
-        status, _, answer = self.app1.send(method, path, json.dumps(body), headers)
-        assert status < 300, answer
-        return json.loads(answer) if answer else None
-
-
-@pytest.fixture
-def run(tmp_path: Path, tiny_model: Path) -> Iterator[Callable[..., Product]]:
-    started: list[Server] = []
-
-    def begin(**environment: object) -> Product:
-        ports = dict(zip(("RELAY_PORT", "APP1_PORT", "APP2_PORT"), free_ports(3), strict=True))
-        settings = {
-            "CAPTIONER_STATE": tmp_path / "state",
-            "CAPTIONER_MODEL": tiny_model,
-            **ports,
-            **environment,
-        }
-        relay, app1, app2 = (Server(name, settings) for name in ("relay", "app1", "app2"))
-        started.extend((relay, app1, app2))
-        for server in started:
-            server.wait_ready(90)
-        texts = {name: str(value) for name, value in settings.items()}
-        return Product(relay, app1, app2, host_token(Settings.from_environment(texts)))
-
-    yield begin
-    for server in started:
-        server.kill()
 
 
 def press(browser: Chromium, *keys: str) -> None:

@@ -1,7 +1,6 @@
-"""Both pages in real headless Chromium.
+"""The upload page in real headless Chromium, with a scripted API.
 
-The upload page has a scripted API, the viewer page the real relay; test_end_to_end.py goes from one
-to the other.
+test_wall.py has the viewer page; test_end_to_end.py goes from one to the other.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import socketio
 from flask import Flask, jsonify, render_template, request
 from flask.typing import ResponseReturnValue
 from jinja2 import Environment, FileSystemLoader
@@ -34,9 +32,7 @@ from tests.kit.chromium import Chromium
 pytestmark = pytest.mark.browser
 
 HOSTILE = "<img src=x onerror=document.title='taken'>"
-EVERYWHERE = "0.0.0.0"  # noqa: S104  # for a second device, or another name of this one
 EXPECTED_404 = "favicon.ico"
-NO_APP1 = "guests.svg"  # the wall asks app1 for it, which does not run here
 
 
 def photo(folder: Path, name: str, size: tuple[int, int] = (96, 64), **save: Any) -> str:
@@ -44,22 +40,6 @@ def photo(folder: Path, name: str, size: tuple[int, int] = (96, 64), **save: Any
     dots = np.random.default_rng(5).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(dots).save(folder / name, **save)
     return str(folder / name)
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    """One browser for the tests that need nothing special of it: starting one takes seconds."""
-    browser = Chromium(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.quit()
-
-
-@pytest.fixture
-def browser(chromium: Chromium) -> Chromium:
-    chromium.open("about:blank")  # the servers of the page of another test have gone
-    chromium.command("Emulation.clearDeviceMetricsOverride")
-    chromium.complaints()
-    return chromium
 
 
 # --- the upload page -----------------------------------------------------------------------------
@@ -517,248 +497,3 @@ def test_a_page_of_another_site_can_post_and_delete_nothing(
         # the browser asked whether it may send a DELETE, and was not told that it may
         'app1_http_requests_total{route="/api/captions/<id_>",status="200"} 1.0',
     }
-
-
-# --- the viewer page -----------------------------------------------------------------------------
-
-
-@dataclass
-class Viewer:
-    """A relay and app2 as a user starts them, and a publisher."""
-
-    relay_port: int
-    app2_port: int
-    start_relay: Callable[[], Any]
-    relay: Any = None
-    publisher: socketio.Client = field(default_factory=socketio.Client)
-
-    def url(self, host: str = "127.0.0.1") -> str:
-        return f"http://{host}:{self.app2_port}/"
-
-    def connect(self) -> None:
-        self.publisher.connect(
-            f"http://127.0.0.1:{self.relay_port}",
-            auth={"token": "secret", "viewer": False},
-            wait_timeout=10,
-        )
-
-    def publish(self, caption: str, **fields: object) -> int:
-        answer = self.publisher.call("predict", {"caption": caption, **fields}, timeout=10)
-        assert answer["ok"], answer
-        return int(answer["seq"])
-
-
-@pytest.fixture
-def viewer(start_server: Callable[..., Any], free_port: Callable[[], int]) -> Iterator[Viewer]:
-    relay_port, app2_port = free_port(), free_port()
-    environment = {"RELAY_PORT": relay_port, "APP2_PORT": app2_port, "RELAY_TOKEN": "secret"}
-    environment |= {"RELAY_HOST": EVERYWHERE, "APP2_HOST": EVERYWHERE}
-    viewer = Viewer(relay_port, app2_port, lambda: start_server("relay", **environment))
-    viewer.relay = viewer.start_relay()
-    start_server("app2", **environment)
-    viewer.connect()
-    yield viewer
-    viewer.publisher.disconnect()
-
-
-@pytest.fixture
-def screen(browser: Chromium, viewer: Viewer) -> Chromium:
-    browser.open(viewer.url())
-    browser.wait_texts("#connection", ["Live"])
-    return browser
-
-
-def thumbnail(colour: tuple[int, int, int] = (200, 30, 30)) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (64, 48), colour).save(file, "jpeg")
-    return file.getvalue()
-
-
-def wait_for_cards(screen: Chromium, count: int) -> None:
-    screen.wait(lambda: len(screen.all(".card")) == count, f"no {count} cards")
-
-
-CAPTIONS = ".card[data-state=done] .caption"
-
-
-def test_an_empty_page_says_what_to_do(screen: Chromium) -> None:
-    assert screen.one("#empty .headline").text == "Nothing on the wall yet."
-    assert screen.one("#empty a").get_attribute("href") == "http://127.0.0.1:5001/"
-    assert screen.complaints(NO_APP1) == []
-
-
-def test_a_photo_appears_when_work_begins_and_its_caption_when_it_is_ready(
-    screen: Chromium, viewer: Viewer
-) -> None:
-    viewer.publish("an older one")
-    picture = {"id": "a", "image_path": "dog.jpg", "thumbnail": thumbnail()}
-    viewer.publisher.emit("captioning", picture)
-    screen.wait_texts(".card .caption", ["Looking at it…", "an older one"])
-    screen.wait(
-        lambda: screen.run("return document.querySelector('.card img').naturalWidth") == 64,
-        "the photo is not shown",
-    )
-    candidates = [
-        {"caption": "a dog", "probability": 0.5},
-        {"caption": "a cat", "probability": 0.2},
-    ]
-    viewer.publish(
-        "a dog",
-        **picture,
-        candidates=candidates,
-        confidence=0.31,
-        confident=False,
-        created_at="2026-01-31T12:00:00Z",
-    )
-    screen.wait_texts(CAPTIONS, ["a dog", "an older one"])
-    newest = ".card:first-child "
-    assert screen.texts(newest + ".name") == ["dog.jpg"]
-    assert screen.texts(newest + ".odds") == ["About 3 in 10 captions like this are right"]
-    assert screen.texts(newest + ".candidates li") == ["a cat  20%"]
-    assert screen.texts(newest + ".verdict") == ["Not sure:"]
-    parts = "return [...arguments[0].querySelectorAll('.verdict, .caption')].map(e => e.className)"
-    assert screen.run(parts, screen.all(".card")[0]) == ["verdict", "caption"], "heard first"
-    assert screen.one(newest + "time").get_attribute("datetime") == "2026-01-31T12:00:00Z"
-    assert screen.texts("#announcer") == ["Not sure: a dog."]
-    big, small = (piece.size["width"] for piece in screen.all(".card"))
-    assert big > 2 * small
-    assert screen.complaints(NO_APP1) == []
-
-
-def test_on_the_viewer_page_too_what_is_no_photo_is_said_first(
-    screen: Chromium, viewer: Viewer
-) -> None:
-    viewer.publish("a clock", confidence=0, confident=False, photo=False)
-    screen.wait_texts(CAPTIONS, ["a clock"])
-    verdict = "Not a photo that I can describe. A guess:"
-    assert screen.texts(".card .verdict") == [verdict]
-    assert screen.texts("#announcer") == [f"{verdict} a clock."]
-
-
-def test_a_photo_without_a_caption_is_told_and_makes_way(screen: Chromium, viewer: Viewer) -> None:
-    viewer.publisher.emit("captioning", {"id": "a", "image_path": "dog.jpg"})
-    viewer.publisher.emit("captioning_failed", {"id": "a", "error": "The image is broken."})
-    screen.wait_texts(".card[data-state=failed] .caption", ["The image is broken."])
-    viewer.publish("a cat")
-    screen.wait_texts(".card .caption", ["a cat", "The image is broken."])
-
-
-def test_forgotten_photos_leave_every_screen(screen: Chromium, viewer: Viewer) -> None:
-    viewer.publish("a dog", id="a", thumbnail=thumbnail())
-    viewer.publish("a cat", id="b", thumbnail=thumbnail())
-    screen.wait_texts(CAPTIONS, ["a cat", "a dog"])
-    viewer.publisher.call("forget", {"id": "b"})
-    screen.wait_texts(CAPTIONS, ["a dog"])
-
-
-def test_a_viewer_catches_up_after_a_break(screen: Chromium, viewer: Viewer) -> None:
-    viewer.publish("one", id="1")
-    viewer.publish("two", id="2")
-    screen.wait_texts(CAPTIONS, ["two", "one"])
-    viewer.relay.kill()
-    screen.wait_texts("#connection", ["The relay cannot be reached. Trying again…"])
-    viewer.publisher.disconnect()
-    # the page is kept offline while something is published and something is deleted
-    screen.command("Network.enable")
-    screen.command(
-        "Network.emulateNetworkConditions",
-        offline=True,
-        latency=0,
-        downloadThroughput=-1,
-        uploadThroughput=-1,
-    )
-    viewer.start_relay()
-    viewer.connect()
-    viewer.publish("three", id="3")
-    viewer.publisher.call("forget", {"id": "1"})
-    screen.command(
-        "Network.emulateNetworkConditions",
-        offline=False,
-        latency=0,
-        downloadThroughput=-1,
-        uploadThroughput=-1,
-    )
-    screen.wait_texts("#connection", ["Live"], seconds=30)
-    screen.wait_texts(CAPTIONS, ["three", "two"])
-    viewer.publish("four")
-    screen.wait_texts(CAPTIONS, ["four", "three", "two"])
-
-
-def test_search_and_show_more_reach_the_whole_history(browser: Chromium, viewer: Viewer) -> None:
-    for number in range(230):  # more than the relay sends by itself
-        viewer.publish(f"a dog number {number}" if number else "the very first cat")
-    screen = browser
-    screen.open(viewer.url())
-    wait_for_cards(screen, 48)
-    words = screen.one("#words")
-    words.send_keys("dog 229")
-    screen.wait_texts(CAPTIONS, ["a dog number 229"])
-    assert screen.texts("#found") == ["1 caption with “dog 229”"]
-    words.send_keys(Keys.CONTROL, "a")
-    words.send_keys("first cat")
-    screen.wait_texts(CAPTIONS, ["the very first cat"])
-    words.send_keys(Keys.CONTROL, "a")
-    words.send_keys("zebra")
-    screen.wait_texts("#found", ["Nothing with “zebra” so far"])
-    words.send_keys(Keys.CONTROL, "a")
-    words.send_keys(Keys.BACKSPACE)
-    wait_for_cards(screen, 48)
-
-    for count in (96, 144, 192, 230):
-        screen.run("document.getElementById('more').click()")
-        wait_for_cards(screen, count)
-    assert screen.texts(CAPTIONS)[-1] == "the very first cat"
-    assert not screen.all("#more")[0].is_displayed()
-
-
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.2"])
-def test_the_page_works_under_other_names_of_the_machine(
-    browser: Chromium, viewer: Viewer, host: str
-) -> None:
-    viewer.publish("a dog")
-    browser.open(viewer.url(host))
-    browser.wait_texts("#connection", ["Live"])
-    browser.wait_texts(CAPTIONS, ["a dog"])
-    assert browser.complaints(NO_APP1) == []
-
-
-def test_text_from_publishers_is_only_text(screen: Chromium, viewer: Viewer) -> None:
-    viewer.publish(HOSTILE, image_path=f"/photos/{HOSTILE}".replace("</", "<"), thumbnail=None)
-    screen.wait_texts(CAPTIONS, [HOSTILE])
-    assert screen.driver.title.startswith("The wall")
-
-
-def test_new_captions_are_read_aloud_on_demand(
-    open_browser: Callable[..., Chromium], viewer: Viewer
-) -> None:
-    screen = open_browser()
-    screen.command(
-        "Page.addScriptToEvaluateOnNewDocument",
-        source="""window.spoken = [];
-            Object.defineProperty(window, "speechSynthesis", {value: {
-              speak(said) { spoken.push(said.text); },
-              cancel() {},
-            }});""",
-    )
-    screen.open(viewer.url())
-    screen.wait_texts("#connection", ["Live"])
-    viewer.publish("not read")
-    screen.wait_texts(CAPTIONS, ["not read"])
-    screen.one("#aloud").click()
-    viewer.publish("read")
-    screen.wait(
-        lambda: screen.run("return spoken") == ["New captions are read aloud.", "read."], "not read"
-    )
-    screen.open(viewer.url())  # the choice is remembered, and the history is not news
-    screen.wait_texts(CAPTIONS, ["read", "not read"])
-    assert screen.one("#aloud").get_attribute("aria-pressed") == "true"
-    assert screen.run("return spoken") == []
-
-
-@pytest.mark.parametrize("width", [360, 3840])
-def test_viewer_page_fits_the_screen(screen: Chromium, viewer: Viewer, width: int) -> None:
-    screen.set_width(width, 740)
-    assert not screen.overflows()
-    viewer.publish("a dog " + "x" * 300, image_path="y" * 300 + ".jpg", thumbnail=thumbnail())
-    wait_for_cards(screen, 1)
-    assert not screen.overflows()
