@@ -19,7 +19,9 @@ PATIENCE = 4.0  # seconds for an answer; less than the time limit in Containerfi
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m common.health", description="Are the servers ready?")
+    parser = argparse.ArgumentParser(
+        prog="python -m common.health", description="Are the servers ready?"
+    )
     names = [server.name for server in SERVERS]
     parser.add_argument("server", nargs="*", help=f"{', '.join(names)} (default: all)")
     wanted = parser.parse_args().server or names

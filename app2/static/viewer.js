@@ -3,7 +3,7 @@
 
 import { say, startAloud } from "../shared/aloud.js";
 import { baseName, readOut } from "../shared/format.js";
-import { announce, byId } from "../shared/page.js";
+import { announce, byId, unreachable, whyRefused } from "../shared/page.js";
 import { makeCard, releaseCard, updateCard } from "./card.js";
 import { Entries } from "./entries.js";
 import { startFullScreen } from "./full-screen.js";
@@ -124,8 +124,10 @@ function connect() {
   });
   const away = (words) => showConnection("away", words);
   let caughtUp = 0;
+  let found = false; // whether the relay has answered at this address
 
   socket.on("connect", () => {
+    found = true;
     caughtUp = 0;
     entries.dropWorking(); // the relay sends again what is still in work
     showConnection("catching-up", "Catching up…");
@@ -136,9 +138,9 @@ function connect() {
     if (!socket.active) setTimeout(() => socket.connect(), 1000);
   });
   socket.on("connect_error", async (error) => {
-    const words = socket.active ? UNREACHABLE : `The relay refuses this page: ${error.message}`;
-    away(words);
-    const refusal = await whyRefused();
+    const silent = found ? UNREACHABLE : unreachable(RELAY);
+    away(socket.active ? silent : `The relay refuses this page: ${error.message}`);
+    const refusal = await whyRefused(RELAY);
     if (refusal && !socket.connected) away(refusal);
     if (!socket.active) setTimeout(() => socket.connect(), 5000);
   });
@@ -188,16 +190,6 @@ function connect() {
     forget(id);
     render();
   });
-}
-
-/** Why the relay refuses pages of this address; "" if it does not, or cannot be reached. */
-async function whyRefused() {
-  try {
-    const answer = await (await fetch(new URL("api/origin", RELAY))).json();
-    return answer.error ?? answer.detail ?? "";
-  } catch {
-    return "";
-  }
 }
 
 function forget(id) {
