@@ -61,6 +61,9 @@ CMD ["/lib/systemd/systemd"]
 MAY_SYSTEMD = "SYS_ADMIN,SYS_PTRACE,SETPCAP,DAC_READ_SEARCH,NET_ADMIN"
 
 
+TAR = ("--rm", "--no-deps", "-T", "relay", "tar", "-C", "/state")  # as docs/containers.md says
+
+
 class Machine:
     """Podman with a storage of its own in `folder`, and the ports that the servers get."""
 
@@ -80,21 +83,31 @@ class Machine:
             **{f"{name.upper()}_PORT": str(port) for name, port in self.ports.items()},
         }
 
-    def run(self, *command: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: object, check: bool = True, **streams: Any
+    ) -> subprocess.CompletedProcess[str]:
         words = [str(word) for word in command]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
         done = subprocess.run(
-            words, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False
+            words, cwd=ROOT, env=self.environment, text=True, check=False, **streams
         )
         if check and done.returncode:
-            sys.exit(f"{' '.join(words)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+            said = f"{done.stdout or ''}\n{done.stderr}"
+            sys.exit(f"{' '.join(words)}\n{said[-8000:]}")
         return done
 
     def podman(self, *words: object) -> str:
         return self.run("podman", *words).stdout.strip()
 
-    def compose(self, *words: str) -> None:
+    def compose(self, *words: str, input: Path | None = None, output: Path | None = None) -> None:
         files = ("-f", "compose.yaml", "-f", self.folder / "handicaps.yaml")
-        self.run("podman-compose", "-p", "proof", *files, *words)
+        with contextlib.ExitStack() as opened:
+            streams: dict[str, Any] = {}
+            if input:
+                streams["stdin"] = opened.enter_context(input.open("rb"))
+            if output:
+                streams["stdout"] = opened.enter_context(output.open("wb"))
+            self.run("podman-compose", "-p", "proof", *files, *words, **streams)
 
     def is_healthy(self, container: str) -> bool:
         return self.run("podman", "healthcheck", "run", container, check=False).returncode == 0
@@ -185,11 +198,19 @@ def prove_compose(machine: Machine, report: dict[str, Any]) -> None:
     }
     assert set(report["exit statuses"].values()) == {"0"}
 
+    backup = machine.folder / "state.tar"
+    machine.compose("run", *TAR, "-cf", "-", ".", output=backup)
     machine.compose("down")  # the volume stays, as when the image is exchanged
     machine.compose("up", "--detach")
     wait_until(lambda: machine.is_healthy("proof_relay_1"), 120)
     assert machine.captions() == [caption]
     machine.compose("down", "--volumes")
+    machine.compose("run", *TAR, "-xf", "-", input=backup)
+    machine.compose("up", "--detach")
+    wait_until(lambda: machine.is_healthy("proof_relay_1"), 120)
+    assert machine.captions() == [caption]
+    machine.compose("down", "--volumes")
+    report["backup, restored"] = f"{backup.stat().st_size} bytes"
 
 
 def prove_one_container(machine: Machine, report: dict[str, Any]) -> None:
