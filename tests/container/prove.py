@@ -61,7 +61,8 @@ CMD ["/lib/systemd/systemd"]
 MAY_SYSTEMD = "SYS_ADMIN,SYS_PTRACE,SETPCAP,DAC_READ_SEARCH,NET_ADMIN"
 
 
-TAR = ("--rm", "--no-deps", "-T", "relay", "tar", "-C", "/state")  # as docs/containers.md says
+# As in docs/containers.md
+TAR = ("run", "--rm", "--interactive", "--volume=proof_state:/state", "captioner", "tar", "-C")
 
 
 class Machine:
@@ -99,15 +100,9 @@ class Machine:
     def podman(self, *words: object) -> str:
         return self.run("podman", *words).stdout.strip()
 
-    def compose(self, *words: str, input: Path | None = None, output: Path | None = None) -> None:
+    def compose(self, *words: str) -> None:
         files = ("-f", "compose.yaml", "-f", self.folder / "handicaps.yaml")
-        with contextlib.ExitStack() as opened:
-            streams: dict[str, Any] = {}
-            if input:
-                streams["stdin"] = opened.enter_context(input.open("rb"))
-            if output:
-                streams["stdout"] = opened.enter_context(output.open("wb"))
-            self.run("podman-compose", "-p", "proof", *files, *words, **streams)
+        self.run("podman-compose", "-p", "proof", *files, *words)
 
     def is_healthy(self, container: str) -> bool:
         return self.run("podman", "healthcheck", "run", container, check=False).returncode == 0
@@ -148,7 +143,7 @@ def make_base(machine: Machine, release: str, mirror: str, certificates: str) ->
         (root / "etc" / "pip.conf").write_text("[global]\ncert = /etc/ssl/index.pem\n")
     archive = machine.folder / "base.tar"
     machine.run("tar", "-C", root, "-cf", archive, ".")
-    machine.podman("import", archive, f"docker.io/library/debian:{release}-slim")
+    machine.podman("import", archive, f"debian:{release}-slim")
     shutil.rmtree(root)
     archive.unlink()
 
@@ -199,13 +194,15 @@ def prove_compose(machine: Machine, report: dict[str, Any]) -> None:
     assert set(report["exit statuses"].values()) == {"0"}
 
     backup = machine.folder / "state.tar"
-    machine.compose("run", *TAR, "-cf", "-", ".", output=backup)
+    with backup.open("wb") as file:
+        machine.run("podman", *TAR, "/state", "-cf", "-", ".", stdout=file)
     machine.compose("down")  # the volume stays, as when the image is exchanged
     machine.compose("up", "--detach")
     wait_until(lambda: machine.is_healthy("proof_relay_1"), 120)
     assert machine.captions() == [caption]
     machine.compose("down", "--volumes")
-    machine.compose("run", *TAR, "-xf", "-", input=backup)
+    with backup.open("rb") as file:
+        machine.run("podman", *TAR, "/state", "-xf", "-", stdin=file)
     machine.compose("up", "--detach")
     wait_until(lambda: machine.is_healthy("proof_relay_1"), 120)
     assert machine.captions() == [caption]
@@ -262,7 +259,7 @@ def prove_systemd(machine: Machine, report: dict[str, Any]) -> None:
         "print(*(c['caption'] for c in json.load(a)['captions']))"
     )
     wait_until(lambda: inside("python", "-c", read) == report["caption"])
-    inside("kill", "-KILL", value("captioner-app1", "MainPID"))
+    inside("systemctl", "kill", "--signal=KILL", "captioner-app1")
     wait_until(lambda: value("captioner-app1", "NRestarts") == "1")
     wait_until(lambda: inside(*health) == "well", 120)
     inside("systemctl", "stop", "captioner.target")
