@@ -27,7 +27,7 @@ from app1.uploads import REQUEST_SIZE_FACTOR
 from app1.views import BLUEPRINTS
 from app1.views.page import render_page
 from common.errors import CaptionerError, SettingsError
-from common.hosts import http_url, is_loopback
+from common.hosts import http_url, is_loopback, origin_of
 from common.listening import CannotListenError
 from common.pages import relay_sources, share_pages
 from common.settings import Settings
@@ -56,7 +56,9 @@ def _guard() -> None:
     """Only requests that change something are guarded; there is nothing secret to read."""
     request.environ["app1.started"] = time.monotonic()
     if request.method not in ("GET", "HEAD", "OPTIONS"):
-        origins = parts().settings.relay_origins or ()
+        settings = parts().settings
+        own = (origin_of(settings.app1_public_url),) if settings.app1_public_url else ()
+        origins = (*own, *(settings.relay_origins or ()))
         refuse_other_sites(request.headers, request.host, origins)
 
 

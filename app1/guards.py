@@ -103,8 +103,8 @@ def refuse_other_sites(headers: Headers, host: str, origins: Collection[str]) ->
 
     Args:
         host: the request's own host and port, as in its Host header.
-        origins: further origins that are welcome (RELAY_ORIGINS). Not "*": that everybody may watch
-            does not mean that everybody may publish.
+        origins: further origins that are welcome (RELAY_ORIGINS, and that of APP1_PUBLIC_URL). Not
+            "*": that everybody may watch does not mean that everybody may publish.
 
     Raises:
         ForbiddenError: it comes from a page of another site.
@@ -117,7 +117,14 @@ def refuse_other_sites(headers: Headers, host: str, origins: Collection[str]) ->
     # no Sec-Fetch-Site: an old browser, an address without https, or no browser at all
     if site is None and (origin is None or origin.lower() in own):
         return
-    raise ForbiddenError("A page of another site sent this; open the upload page itself instead.")
+    sentence = "A page of another site sent this; open the upload page itself instead."
+    if site is None and origin and origin != "null":
+        # behind a proxy that changes Host, it may be our own page
+        sentence = (
+            f"A page at {origin[:100]} sent this to {host[:100]}. If that page is the upload page, "
+            "set APP1_PUBLIC_URL to its address and start again; if not, open the upload page."
+        )
+    raise ForbiddenError(sentence)
 
 
 class DeleteTokens:

@@ -30,6 +30,7 @@ GROWTH = 1.1
 BURST = 50
 THUMBNAIL = 480  # pixels of the longer side
 DISPLAYS = ("", "?show=slides")
+LAST = "return document.querySelector('#announcer').textContent"
 
 
 def heap(browser: Chromium) -> dict[str, float]:
@@ -52,7 +53,9 @@ def measure(folder: Path, asked: str, captions: int, marks: list[int]) -> list[d
     relay, app2 = (Server(name, environment) for name in ("relay", "app2"))
     browser = Chromium(folder / "profile")
     publisher = socketio.Client()
-    thumbnails = [Preprocessor.thumbnail(Preprocessor.load(photo), THUMBNAIL) for photo in photos(4)]
+    thumbnails = [
+        Preprocessor.thumbnail(Preprocessor.load(photo), THUMBNAIL) for photo in photos(4)
+    ]
     rows = []
     try:
         for server in (relay, app2):
@@ -71,8 +74,7 @@ def measure(folder: Path, asked: str, captions: int, marks: list[int]) -> list[d
             if not answer["ok"]:
                 raise RuntimeError(answer["error"])
             if number % BURST == 0:
-                last = "return document.querySelector('#announcer').textContent"
-                browser.wait(lambda n=number: f"number {n}." in browser.run(last), "late", 60)
+                browser.wait(lambda n=number: f"number {n}." in browser.run(LAST), "late", 60)
             if number in marks:
                 rows.append({"captions": number, **heap(browser)})
                 print(asked, rows[-1], flush=True)

@@ -54,6 +54,24 @@ class Server:
         prefix = self.prefix.lower()
         return getattr(settings, f"{prefix}_host"), getattr(settings, f"{prefix}_port")
 
+    def why_not_ready(self, settings: Settings, timeout: float = 1) -> str:
+        """What the server answers, or why it does not; "" when it is ready."""
+        host, port = self.address(settings)
+        if is_wildcard(host):
+            host = "::1" if ":" in host else "127.0.0.1"
+        connection = http.client.HTTPConnection(host, port, timeout=timeout)
+        try:
+            connection.request("GET", self.ready_path)
+            answer = connection.getresponse()
+            if answer.status == 200:
+                return ""
+            body = answer.read(1000).decode(errors="replace")
+            return f"{self.ready_path} has status {answer.status}: {body.strip()}"
+        except (OSError, http.client.HTTPException) as error:
+            return f"no answer at {host}, port {port} ({error})"
+        finally:
+            connection.close()
+
 
 SERVERS = (
     Server("relay", "RELAY", CHECKOUT / "SocketIO_server" / "server.py", "/readyz", 36),
@@ -300,7 +318,7 @@ class Supervisor:
         status = child.process.poll()
         if status is not None:
             self._bury(child, status)
-        elif not child.ready and self._is_ready(child.server):
+        elif not child.ready and not child.server.why_not_ready(self._settings):
             child.ready = child.has_been_ready = True
 
     def _bury(self, child: _Child, status: int) -> None:
@@ -321,19 +339,6 @@ class Supervisor:
         self._log.say(f"{name} {how}; it is started again in {pause:g} s.")
         child.process = None
         child.start_again = time.monotonic() + pause
-
-    def _is_ready(self, server: Server) -> bool:
-        host, port = server.address(self._settings)
-        if is_wildcard(host):
-            host = "::1" if ":" in host else "127.0.0.1"
-        connection = http.client.HTTPConnection(host, port, timeout=1)
-        try:
-            connection.request("GET", server.ready_path)
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
 
     def _announce(self, seconds: float) -> None:
         self._log.say(f"All are ready after {seconds:.1f} s.")

@@ -144,8 +144,11 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., servers.Server]]:
     """
     started: list[servers.Server] = []
 
-    def start(name: str, *, ready: bool = True, **environment: object) -> servers.Server:
-        started.append(servers.Server(name, {"CAPTIONER_STATE": tmp_path / "state", **environment}))
+    def start(
+        name: str, *, ready: bool = True, script: Path | None = None, **environment: object
+    ) -> servers.Server:
+        environment = {"CAPTIONER_STATE": tmp_path / "state", **environment}
+        started.append(servers.Server(name, environment, script=script))
         if ready:
             started[-1].wait_ready()
         return started[-1]

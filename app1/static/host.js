@@ -1,6 +1,6 @@
 // The host's page: approve, correct and reject captions, and decide who may upload.
 
-import { announce, byId } from "../shared/page.js";
+import { announce, byId, unreachable, whyRefused } from "../shared/page.js";
 import { request } from "./api.js";
 
 const KEY = "host-token";
@@ -15,6 +15,7 @@ const RELAY = new URL(
 );
 
 let token = "";
+let wallProblem = ""; // why the relay does not show the wall
 const cards = new Map(); // id -> card, of both lists
 
 // --- the token -----------------------------------------------------------------------------------
@@ -276,6 +277,12 @@ function showCaption(entry) {
   showCounts();
 }
 
+/** Say why the wall cannot be shown, once; "" when it can. */
+function showWallProblem(sentence) {
+  if (sentence !== wallProblem) showMessage(sentence);
+  wallProblem = sentence;
+}
+
 async function watchWall() {
   showCounts();
   let last = 0;
@@ -285,9 +292,11 @@ async function watchWall() {
     captions.forEach(showCaption);
     last = Math.max(0, seq);
   } catch {
+    showWallProblem((await whyRefused(RELAY)) || unreachable(RELAY));
     setTimeout(watchWall, ASK_AGAIN);
     return;
   }
+  showWallProblem("");
   const stream = new EventSource(new URL(`api/captions/stream?after=${last}`, RELAY));
   stream.addEventListener("message", ({ data }) => showCaption(JSON.parse(data)));
   stream.addEventListener("forget", ({ data }) => {

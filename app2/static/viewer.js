@@ -3,7 +3,7 @@
 
 import { say, startAloud } from "../shared/aloud.js";
 import { baseName, readOut } from "../shared/format.js";
-import { announce, byId } from "../shared/page.js";
+import { announce, byId, unreachable, whyRefused } from "../shared/page.js";
 import { announceCaption } from "./calm.js";
 import { gapWords, makeCard, releaseCard, updateCard } from "./card.js";
 import { setClock } from "./clock.js";
@@ -142,6 +142,7 @@ function connect() {
   const away = (words) => showConnection("away", words);
   const reconnect = () => socket.disconnect().connect(); // at once, whatever it waits for
   let caughtUp = 0;
+  let found = false; // whether the relay has answered at this address
 
   socket.on("hello", greet);
   onReturn(() => {
@@ -154,6 +155,7 @@ function connect() {
     }
   });
   socket.on("connect", () => {
+    found = true;
     caughtUp = 0;
     entries.dropWorking(); // the relay sends again what is still in work
     showConnection("catching-up", "Catching up…");
@@ -164,9 +166,9 @@ function connect() {
     if (!socket.active) setTimeout(() => socket.connect(), 1000);
   });
   socket.on("connect_error", async (error) => {
-    const words = socket.active ? UNREACHABLE : `The relay refuses this page: ${error.message}`;
-    away(words);
-    const refusal = await whyRefused();
+    const silent = found ? UNREACHABLE : unreachable(RELAY);
+    away(socket.active ? silent : `The relay refuses this page: ${error.message}`);
+    const refusal = await whyRefused(RELAY);
     if (refusal && !socket.connected) away(refusal);
     if (!socket.active) setTimeout(() => socket.connect(), 5000);
   });
@@ -228,16 +230,6 @@ function greet({ version, oldest_seq: oldest, last_seq: last, now }) {
     entries.addGap(gone, oldest);
     announce(gapWords(gone));
     render();
-  }
-}
-
-/** Why the relay refuses pages of this address; "" if it does not, or cannot be reached. */
-async function whyRefused() {
-  try {
-    const answer = await (await fetch(new URL("api/origin", RELAY))).json();
-    return answer.error ?? answer.detail ?? "";
-  } catch {
-    return "";
   }
 }
 
