@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ CORES = 2
 CAPTIONS = 10_000
 KEPT = 500  # by the page
 GROWTH = 1.1
-BURST = 50
+BURST = 250
 THUMBNAIL = 480  # pixels of the longer side
 DISPLAYS = ("", "?show=slides")
 LAST = "return document.querySelector('#announcer').textContent"
@@ -45,6 +46,11 @@ def heap(browser: Chromium) -> dict[str, float]:
         "elements": int(browser.run("return document.querySelectorAll('*').length")),
         "nodes": int(found["Nodes"]),
     }
+
+
+def has_announced(browser: Chromium, number: int) -> bool:
+    """Whether the page has announced the caption of that number."""
+    return f"number {number}." in browser.run(LAST)
 
 
 def measure(folder: Path, asked: str, captions: int, marks: list[int]) -> list[dict[str, Any]]:
@@ -74,7 +80,7 @@ def measure(folder: Path, asked: str, captions: int, marks: list[int]) -> list[d
             if not answer["ok"]:
                 raise RuntimeError(answer["error"])
             if number % BURST == 0:
-                browser.wait(lambda n=number: f"number {n}." in browser.run(LAST), "late", 60)
+                browser.wait(partial(has_announced, browser, number), "late", 60)
             if number in marks:
                 rows.append({"captions": number, **heap(browser)})
                 print(asked, rows[-1], flush=True)

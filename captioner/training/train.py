@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -403,8 +403,12 @@ class Training:
 
         return score
 
-    def write(self, folder: Path, trained_on: Sequence[str], precision: str) -> None:
-        """The trained model as a model folder, with its plan and the course of its training."""
+    def write(self, folder: Path, trained_on: Iterable[str], precision: str) -> None:
+        """The trained model as a model folder, with its plan and the course of its training.
+
+        Where only the decoder learned, the calibration of the model before stays: what is familiar
+        depends on the encoder.
+        """
         from captioner.training.export import DECODER, SERVING, build_untrained, write_folder
 
         plan = self.plan
@@ -436,7 +440,10 @@ class Training:
             tokenizer="tokenizer.p", trained_on=tuple(trained_on),
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )  # fmt: skip
-        write_folder(folder, encoder, decoder, self.tokenizer, manifest, precision, files)
+        written = write_folder(folder, encoder, decoder, self.tokenizer, manifest, precision, files)
+        is_decoder_only = all(stage.trainable == "decoder" for stage in plan.stages)
+        if self.start and is_decoder_only and (confidence := self.start.confidence()):
+            written.with_confidence(self.start.manifest.calibration.threshold, confidence)
 
 
 def _as_json(plan: Plan) -> dict[str, Any]:
@@ -555,7 +562,8 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"{arguments.work} holds the trained stages.")
         return 0
     names = [path.resolve().name for path in (*arguments.data, *arguments.corrections)]
-    training.write(arguments.out, names, arguments.precision)
+    before = start.manifest.trained_on if start else ()
+    training.write(arguments.out, dict.fromkeys((*before, *names)), arguments.precision)
     print(f"{arguments.out} holds the model; score it with 'captioner evaluate'.")
     return 0
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import machine, table
+from benchmarks import corrections, live, machine, table, wall_memory
 from benchmarks.captions import Clock, TimedEngine, staged
 from benchmarks.photos import photo_of_12_megapixels, photos
 from benchmarks.servers import MemoryWatch, Viewer, settings
@@ -18,6 +18,7 @@ from benchmarks.serving import Photos, crowded, in_a_loop, one_at_a_time
 from captioner import Captioner
 from captioner.model_folder import ModelFolder
 from captioner.pictures.decode import read_picture
+from captioner.training.datasets import Photo, read_corrections
 from tests.kit.servers import Server
 
 
@@ -122,3 +123,30 @@ def test_the_tables_are_made_of_the_result_files(tmp_path: Path) -> None:
 def test_the_readme_has_the_tables_of_the_committed_files() -> None:
     readme = (table.FOLDER / "README.md").read_text(encoding="utf-8")
     assert f"{table.START}\n{table.tables()}\n{table.END}" in readme
+
+
+@pytest.mark.browser
+def test_live_mode_is_measured(tiny_model: Path, tmp_path: Path) -> None:
+    found = live.milliseconds(tmp_path, captions=2, model=str(tiny_model))
+    assert len(found) == 2
+    assert all(0 < each < 60_000 for each in found)
+
+
+@pytest.mark.browser
+def test_the_memory_of_a_wall_is_measured(tmp_path: Path) -> None:
+    rows = wall_memory.measure(tmp_path, "?show=grid", captions=20, marks=[10, 20])
+    assert [row["captions"] for row in rows] == [10, 20]
+    assert all(row["javascript_heap_mb"] > 0 and row["nodes"] > 50 for row in rows)
+
+
+def test_corrections_are_in_the_form_of_app1(tmp_path: Path) -> None:
+    learned = []
+    for number, picture in enumerate(photos(10)):
+        path = tmp_path / f"{number}.jpg"
+        path.write_bytes(picture)
+        learned.append(Photo(path, ("A bus.", "A street."), "train"))
+    assert all(corrections.is_of_subject(photo) for photo in learned)
+    file = tmp_path / "corrections.json"
+    file.write_text(json.dumps(corrections.corrections_of(learned)))
+    found = read_corrections(file, tmp_path / "pictures")
+    assert [photo.captions for photo in found.photos] == [("A bus.",)] * 10

@@ -228,7 +228,7 @@ def test_another_user_without_a_home_writes_only_the_state(
         assert running[name].get("/")[0] == 200
     assert [running[name].stop() for name in reversed(NAMES)] == [0, 0, 0]
     written = {path.name.partition(".db")[0] for path in state.iterdir()}
-    assert written == {"history", "host-token", "outbox", "relay-token", "review"}
+    assert written == {"history", "host-token", "outbox", "relay-token"}
     assert files_of_the_checkout() == before
 
 

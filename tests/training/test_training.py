@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import pytest
 import skimage.data
 
 from captioner import Captioner
+from captioner.confidence import ConfidenceEstimator
+from captioner.model_folder import ModelFolder
 from captioner.pictures.preprocess import Preprocessor
 from captioner.tokenizer import Tokenizer
 from tests.kit import ROOT
@@ -43,7 +46,7 @@ with warnings.catch_warnings():
         FeatureProjection,
         FeatureTeachers,
     )
-    from captioner.training.plan import Plan, TrainingError
+    from captioner.training.plan import CrossEntropyStage, Plan, TrainingError
     from captioner.training.rewards import Reward
     from captioner.training.trainer import EncoderScaledAdam
     from tests.kit.tiny_inception import write_model
@@ -240,6 +243,39 @@ def test_a_model_gets_new_words_and_concepts(data, tmp_path, two_models):
     photo = data / "images" / "coffee_dev.jpg"
     assert before.caption(photo).text
     assert after.caption(photo).text
+
+
+def test_what_a_stage_learns_is_averaged_with_what_was_there(data, tmp_path, two_models):
+    """Half of the way, in every weight that learns, and the calibration of before stays."""
+    first = shutil.copytree(two_models[0], tmp_path / "first")
+    folder = ModelFolder.open(first)
+    channels = folder.manifest.encoder.channels
+    plane = np.eye(2, channels, dtype=np.float32)
+    confidence = ConfidenceEstimator(np.zeros(channels, np.float32), plane, 0.9, np.zeros(5))
+    folder = folder.with_confidence(0.5, confidence)
+    learn = stage("learn", "decoder", epochs=1, keep_last=True)
+    weights = []
+    for number, share in enumerate((0.0, 0.5)):
+        out = tmp_path / f"out{number}"
+        file = plan(tmp_path, [{**learn, "start_share": share}])
+        run(file, data, out, tmp_path / f"work{number}", "none", start=first)
+        weights.append(dict(np.load(out / "decoder.npz")))
+        manifest = ModelFolder.open(out).manifest
+        assert manifest.calibration == folder.manifest.calibration
+        assert manifest.trained_on == folder.manifest.trained_on  # the same data, named once
+    before = dict(np.load(first / "decoder.npz"))
+    moved = 0.0
+    for name, old in before.items():
+        whole, half = (found[name].astype(np.float32) - old for found in weights)
+        np.testing.assert_allclose(half, whole / 2, atol=2e-3)
+        moved += float(np.abs(whole).max())
+    assert moved > 0.01
+
+
+@pytest.mark.parametrize("share", [-0.1, 1])
+def test_a_share_is_less_than_all(share):
+    with pytest.raises(TrainingError, match="start_share"):
+        CrossEntropyStage(name="x", epochs=1, learning_rate=1e-3, start_share=share)
 
 
 @pytest.mark.parametrize("trainable", ["decoder", "all"])
