@@ -1,4 +1,4 @@
-"""Makes the README's pictures, docs/app1.png and docs/app2.png, from the running product.
+"""Makes the pictures of the README and of docs/operations.md from the running product.
 
     python docs/screenshots.py
 
@@ -12,6 +12,7 @@ cup of coffee (Rachel Michetti, CC0), the cat Chelsea (Stefan van der Walt, CC0)
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import socket
@@ -24,14 +25,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import skimage.data
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tests.kit.camera_file import write_y4m
 from tests.kit.chromium import Chromium
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOS = ["rocket.jpg", "astronaut.png", "coffee.png", "chelsea.png"]  # the last one is seen big
 SIZE = (1440, 1100)
+DESKTOP, TV, PHONE = (1280, 800), (1920, 1080), (390, 844)
 
 
 def free_port() -> int:
@@ -73,12 +77,13 @@ def wait_for(browser: Chromium, selector: str, count: int) -> None:
 
 
 def take(browser: Chromium, name: str) -> None:
-    """Save what is to be seen, once fonts and transitions have come to rest."""
+    """Save what is to be seen, once fonts and transitions have come to rest; a JPEG at 80 %."""
     browser.driver.set_script_timeout(20)
     browser.driver.execute_async_script(
         "const done = arguments[0]; document.fonts.ready.then(() => setTimeout(done, 800));"
     )
-    browser.driver.save_screenshot(str(ROOT / "docs" / name))
+    picture = Image.open(io.BytesIO(browser.driver.get_screenshot_as_png())).convert("RGB")
+    picture.save(ROOT / "docs" / name, quality=80)
     print(f"docs/{name}")
 
 
@@ -87,13 +92,14 @@ def main() -> None:
         state = stack.enter_context(tempfile.TemporaryDirectory())
         profile = stack.enter_context(tempfile.TemporaryDirectory())
         upload_page, viewer_page = stack.enter_context(servers(state))
-        browser = Chromium(Path(profile))
+        folder = Path(skimage.data.__file__).parent
+        scene = [folder / "astronaut.png"]
+        browser = Chromium(Path(profile), *write_y4m(Path(profile) / "camera.y4m", scene))
         stack.callback(browser.quit)
         browser.set_width(*SIZE)
         browser.command("Emulation.setScrollbarsHidden", hidden=True)
 
         browser.open(upload_page)
-        folder = Path(skimage.data.__file__).parent
         for count, photo in enumerate(PHOTOS, start=1):
             browser.driver.find_element("id", "image").send_keys(str(folder / photo))
             wait_for(browser, ".card[data-state=done]", count)
@@ -108,6 +114,28 @@ def main() -> None:
         browser.open(viewer_page)
         wait_for(browser, ".card[data-state=done]", len(PHOTOS))
         take(browser, "app2.png")
+
+        for name, size in (("desktop", DESKTOP), ("tv", TV), ("phone", PHONE)):
+            browser.set_width(*size)
+            browser.open(f"{viewer_page}?show=slides&seconds=3600")
+            wait_for(browser, ".card[data-state=done]", 1)
+            take(browser, f"slides-{name}.jpg")
+
+        browser.set_width(*DESKTOP)
+        browser.open(upload_page)
+        browser.one("#go-live").click()
+        browser.one("#live .verdict")
+        take(browser, "live.jpg")
+
+        host_page = f"{upload_page}host#{(Path(state) / 'host-token').read_text().strip()}"
+        browser.open(host_page)
+        browser.one("#guests [value=guests]").click()
+        browser.one("#on-wall").click()
+        browser.one("#qr-code")
+        take(browser, "host.jpg")
+        browser.open(viewer_page)
+        browser.one("#guest-code")
+        take(browser, "guests.jpg")
 
 
 if __name__ == "__main__":
