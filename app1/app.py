@@ -102,7 +102,7 @@ def main() -> int:
             settings.app1_host,
             settings.app1_port,
             "APP1",
-            waiting=settings.captioner_queue + 1,
+            waiting=settings.captioner_queue + own.workers.count,
         )
     except CannotListenError as error:
         print(error, file=sys.stderr)
@@ -118,7 +118,7 @@ def main() -> int:
     server.start()
     own.start()
     wait_for(stop)
-    own.worker.drain()  # from here on /readyz says no, and uploads get 503
+    own.workers.drain()  # from here on /readyz says no, and uploads get 503
     if not server.drain(DRAIN_SECONDS):
         log.warning("some requests could not be answered within %d seconds", DRAIN_SECONDS)
     own.stop()

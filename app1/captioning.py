@@ -11,15 +11,16 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from app1.problems import UploaderGoneError
 from app1.publisher import Publisher
 from app1.review import Review, ReviewError, with_words
 from app1.uploads import Options, Upload
-from app1.worker import CaptionWorker
+from app1.workers import CaptionWorkers
 from captioner.errors import BrokenPictureError
 from common.errors import CaptionerError
 from common.settings import Settings
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 # of nothing but noise may need the next, since the relay takes no more than so many bytes.
 THUMBNAIL_SIDES = (640, 480, 320)
 THUMBNAIL_BYTES = 200_000
+GONE_AFTER = 1.0  # seconds in line after which it is worth a look whether the uploader waits
 DELIVERY_SECONDS = 0.5  # that an answer waits to say "delivered" instead of "queued"
 
 Published = Literal["delivered", "queued", "waiting", "no"]
@@ -82,24 +84,39 @@ class CaptionService:
     """Captions uploads and publishes the captions, after the host's approval where that is set."""
 
     def __init__(
-        self, settings: Settings, worker: CaptionWorker, publisher: Publisher, review: Review
+        self, settings: Settings, workers: CaptionWorkers, publisher: Publisher, review: Review
     ) -> None:
         self._settings = settings
-        self._worker = worker
+        self._workers = workers
         self._publisher = publisher
         self._review = review
 
     def caption_all(
-        self, uploads: Sequence[Upload], options: Options
+        self,
+        uploads: Sequence[Upload],
+        options: Options,
+        is_gone: Callable[[], bool] = lambda: False,
     ) -> list[CaptionedPhoto | CaptionerError]:
-        """Captions each picture, in order; a broken one gives its error, and the others are done.
+        """Captions each picture; a broken one gives its error, and the others are done.
 
-        Call it within `CaptionWorker.admit`.
+        Several are worked on at the same time, and published in their order. Call it within
+        `CaptionWorkers.admit`.
+
+        Args:
+            is_gone: whether the uploader does not wait any more; then what is still in line is
+                dropped.
         """
         results: list[CaptionedPhoto | CaptionerError] = []
-        for upload in uploads:
+        began = time.monotonic()
+
+        def caption(upload: Upload, captioner: Captioner) -> CaptionedPhoto:
+            if time.monotonic() - began > GONE_AFTER and is_gone():
+                raise UploaderGoneError("The uploader has gone.")
+            return self._caption(upload, options, captioner)
+
+        for result in self._workers.run_all([partial(caption, upload) for upload in uploads]):
             try:
-                photo = self._worker.run(partial(self._caption, upload, options))
+                photo = result()
                 results.append(self._publish(photo) if options.publish else photo)
             except CaptionerError as error:
                 results.append(error)

@@ -14,13 +14,13 @@ from prometheus_client import (
 )
 
 from app1.publisher import Publisher
-from app1.worker import CaptionWorker
+from app1.workers import CaptionWorkers
 
 
 class Metrics:
     """What is counted; one of these for each app, so that two in one process do not mix."""
 
-    def __init__(self, worker: CaptionWorker, publisher: Publisher) -> None:
+    def __init__(self, workers: CaptionWorkers, publisher: Publisher) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -49,8 +49,8 @@ class Metrics:
             buckets=(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5),
         )
         for name, meaning, value in (
-            ("app1_ready", "Whether an upload is worked on at once", lambda: worker.ready),
-            ("app1_uploads_admitted", "Uploads that are worked on or wait", lambda: worker.taken),
+            ("app1_ready", "Whether an upload is worked on at once", lambda: workers.ready),
+            ("app1_uploads_admitted", "Uploads that are worked on or wait", lambda: workers.taken),
             ("app1_relay_connected", "Whether the relay is connected", lambda: publisher.connected),
             ("app1_outbox_waiting", "Events not yet with the relay", lambda: publisher.waiting),
             ("app1_published", "Events acknowledged by the relay", lambda: publisher.acknowledged),

@@ -6,7 +6,7 @@ import base64
 import hmac
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flask import current_app
@@ -17,7 +17,8 @@ from app1.metrics import Metrics
 from app1.outbox import Outbox
 from app1.publisher import Connection, Publisher, RelayConnection
 from app1.review import Review
-from app1.worker import CaptionWorker
+from app1.workers import CaptionWorkers
+from captioner.cores import usable_cores
 from common.errors import CaptionerError, SettingsError
 from common.settings import Settings
 from common.state import host_token, make_state_folder, publisher_token, shared_secret
@@ -32,7 +33,7 @@ class App1:
     """The parts of the process.
 
     Args:
-        load: makes the captioner; the model of the settings when left out.
+        load: makes the captioners, one for each worker; those of the settings when left out.
         loaded: called when the model is warm, with None, or with the error if it cannot be loaded.
         connect: makes a connection to the relay; one of Socket.IO when left out.
     """
@@ -40,14 +41,15 @@ class App1:
     def __init__(
         self,
         settings: Settings,
-        load: Callable[[], Captioner] | None = None,
+        load: Callable[[], Sequence[Captioner]] | None = None,
         loaded: Callable[[CaptionerError | None], None] = lambda error: None,
         connect: Callable[[Callable[[], None]], Connection] | None = None,
     ) -> None:
         self.settings = settings
         token = publisher_token(settings)
-        self.worker = CaptionWorker(
-            load or (lambda: _load_model(settings)), settings.captioner_queue, loaded
+        count = settings.captioner_workers or usable_cores()
+        self.workers = CaptionWorkers(
+            load or (lambda: _load_model(settings, count)), count, settings.captioner_queue, loaded
         )
         self.outbox = Outbox(make_state_folder(settings) / "outbox.db", settings.relay_keep)
         self.review = Review(settings.captioner_state / "review.db", settings.relay_keep)
@@ -56,11 +58,11 @@ class App1:
             connect or (lambda ended: RelayConnection(settings.relay_url, token, ended)),
             corrected=self._keep_correction,
         )
-        self.service = CaptionService(settings, self.worker, self.publisher, self.review)
+        self.service = CaptionService(settings, self.workers, self.publisher, self.review)
         self.limiter = RateLimiter(settings.captioner_rate)
         self.tokens = DeleteTokens(_delete_secret(settings))
         self._host_token = _host_token(settings)
-        self.metrics = Metrics(self.worker, self.publisher)
+        self.metrics = Metrics(self.workers, self.publisher)
 
     def is_host(self, token: str) -> bool:
         """Whether this is the host's token."""
@@ -68,12 +70,12 @@ class App1:
         return bool(own) and hmac.compare_digest(token.encode(errors="replace"), own.encode())
 
     def start(self) -> None:
-        self.worker.start()
+        self.workers.start()
         self.publisher.start()
 
     def stop(self) -> None:
         """Finish what was accepted, and leave what is not published yet in the outbox."""
-        self.worker.stop()
+        self.workers.stop()
         self.publisher.stop()
         self.outbox.close()
         self.review.close()
@@ -91,15 +93,18 @@ def parts() -> App1:
     return own
 
 
-def _load_model(settings: Settings) -> Captioner:
-    """The model of the settings, warm: the first caption after this takes no longer than others."""
+def _load_model(settings: Settings, count: int) -> Sequence[Captioner]:
+    """Captioners of the settings, warm: the first caption takes no longer than others."""
     import numpy as np
 
     from captioner import Captioner
 
-    captioner = Captioner.load(settings.captioner_model, words=settings.captioner_words)
-    captioner.caption_rgb(np.full((299, 299, 3), 127, np.uint8))
-    return captioner
+    captioners = Captioner.load_several(
+        count, settings.captioner_model, words=settings.captioner_words
+    )
+    for captioner in captioners:
+        captioner.caption_rgb(np.full((299, 299, 3), 127, np.uint8))
+    return captioners
 
 
 def _host_token(settings: Settings) -> str:

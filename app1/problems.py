@@ -90,6 +90,13 @@ class BusyError(RetryLaterError):
     title = "Busy"
 
 
+class UploaderGoneError(CaptionerError):
+    """The client closed the connection while its picture was in line. Nobody gets this answer."""
+
+    status = 499  # as nginx counts it
+    title = "The client has gone"
+
+
 def problem_of(error: CaptionerError) -> dict[str, object]:
     """The members of problem JSON for `error`."""
     return problem(error.status, error.title, str(error))

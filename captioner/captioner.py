@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from captioner.confidence import ConfidenceEstimator
-from captioner.engine import Engine
+from captioner.cores import usable_cores
+from captioner.engine import Engine, WideEncoder
 from captioner.manifest import Manifest
 from captioner.model_folder import ModelFolder
 from captioner.pictures.decode import Source
@@ -23,6 +24,8 @@ from captioner.pictures.preprocess import Preprocessor
 from captioner.search import BeamSearch, Hypothesis, Sampling
 from captioner.tokenizer import Tokenizer
 from captioner.wording import WordRules, alt_text
+
+WIDEST = 4  # threads of an encoder; more of them do not make one photo faster
 
 
 @dataclass(frozen=True)
@@ -143,15 +146,55 @@ class Captioner:
             ModelFolderError: there is none, or its files do not fit each other or their hashes.
             WordsFileError: the file of words cannot be used.
         """
-        rules = WordRules.read(words) if words else None
         folder = ModelFolder.open(model)
-        engine = Engine(*folder.serving(), threads=threads)
+        return cls._load(folder, folder.serving(), [threads], None, words)[0]
+
+    @classmethod
+    def load_several(
+        cls, count: int, model: str | Path | None = None, words: str | Path | None = None
+    ) -> list[Captioner]:
+        """Loads captioners that work at the same time, each in a thread of its own.
+
+        They share the cores that the process may use, and the bytes of the model. While only one of
+        them has a photo, its encoder uses several threads.
+
+        Args:
+            count: of captioners.
+            model, words: as of `load`.
+
+        Raises:
+            ModelFolderError, WordsFileError: as of `load`.
+        """
+        folder, cores = ModelFolder.open(model), usable_cores()
+        files, all_threads = folder.serving(), min(cores, WIDEST)
+        if count == 1:
+            return cls._load(folder, files, [all_threads], None, words)
+        own = max(1, cores // count)
+        wide = WideEncoder(files[0], all_threads) if all_threads > own else None
+        return cls._load(folder, files, count * [own], wide, words)
+
+    @classmethod
+    def _load(
+        cls,
+        folder: ModelFolder,
+        files: tuple[bytes, bytes, bytes],
+        threads: Sequence[int],
+        wide: WideEncoder | None,
+        words: str | Path | None,
+    ) -> list[Captioner]:
+        """A captioner for each number of threads."""
+        rules = WordRules.read(words) if words else None
+        tokenizer, confidence = folder.tokenizer(), folder.confidence()
         encoder, decoder = folder.manifest.encoder, folder.manifest.decoder
-        engine.check(
-            encoder.input_size, (*encoder.grid, encoder.channels), decoder.units,
-            decoder.vocabulary_size,
-        )  # fmt: skip
-        return cls(engine, folder.tokenizer(), folder.manifest, folder.confidence(), rules)
+        captioners = []
+        for number in threads:
+            engine = Engine(*files, threads=number, wide=wide)
+            engine.check(
+                encoder.input_size, (*encoder.grid, encoder.channels), decoder.units,
+                decoder.vocabulary_size,
+            )  # fmt: skip
+            captioners.append(cls(engine, tokenizer, folder.manifest, confidence, rules))
+        return captioners
 
     def caption(
         self,
@@ -191,8 +234,9 @@ class Captioner:
         """As `caption`, for a picture that `preprocessor.load` has read."""
         if strategy is None:
             strategy = replace(self._beam_search, beam_size=beam_size)
-        grid = self.encode(rgb)
-        hypotheses = strategy.search(self._engine.read(grid))
+        with self._engine.at_work():
+            grid = self.encode(rgb)
+            hypotheses = strategy.search(self._engine.read(grid))
         if max_candidates is None:
             max_candidates = beam_size
         rules = self._rules.neutral() if style == "alt" else self._rules

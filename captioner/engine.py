@@ -1,10 +1,14 @@
 """Runs an exported encoder and decoder on LiteRT. No TensorFlow, no words, no search.
 
-An interpreter is not thread-safe, and neither is an `Engine`: one thread owns it.
+An interpreter is not thread-safe, and neither is an `Engine`: one thread owns it. Engines of one
+model may share a `WideEncoder`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,15 +29,22 @@ class Engine:
             `captioner.training.network.decoder.Prepared`.
         decoder_step: those of one photo and the last words -> log probabilities, state, attention.
         threads: that one call may use.
+        wide: shared with other engines.
 
     Raises:
         ModelFolderError: LiteRT cannot load one of them.
     """
 
     def __init__(
-        self, encoder: bytes, decoder_init: bytes, decoder_step: bytes, threads: int = 2
+        self,
+        encoder: bytes,
+        decoder_init: bytes,
+        decoder_step: bytes,
+        threads: int = 2,
+        wide: WideEncoder | None = None,
     ) -> None:
         self._encoder = Network("encoder", encoder, threads)
+        self._wide = wide
         # A step is too small a piece of work to be shared by threads.
         self._init = Network("decoder_init", decoder_init, 1)
         self._step = Network("decoder_step", decoder_step, 1)
@@ -61,11 +72,56 @@ class Engine:
 
     def encode(self, image: np.ndarray) -> np.ndarray:
         """image (size, size, 3) float32 in [-1, 1] -> grid (rows, columns, channels) float32."""
-        return self._encoder.run(image=image[None])["grid"][0]
+        with self._wide.lent() if self._wide else contextlib.nullcontext() as wide:
+            return (wide or self._encoder).run(image=image[None])["grid"][0]
+
+    def at_work(self) -> contextlib.AbstractContextManager[None]:
+        """For as long as this engine works on a photo, so that others leave it its core."""
+        return self._wide.at_work() if self._wide else contextlib.nullcontext()
 
     def read(self, grid: np.ndarray) -> PhotoSteps:
         """A decoder that reads this grid (rows, columns, channels), for a decoding strategy."""
         return PhotoSteps(self._step, self._init.run(grid=grid[None]))
+
+
+class WideEncoder:
+    """An encoder with several threads, for the one photo that has the machine for itself.
+
+    Several engines with a thread each do most captions a second; one photo alone is done sooner
+    with several threads.
+
+    Args:
+        encoder: as of `Engine`.
+        threads: that one call may use.
+    """
+
+    def __init__(self, encoder: bytes, threads: int) -> None:
+        self._network = Network("encoder", encoder, threads)
+        self._free = threading.Lock()  # the interpreter has one owner at a time
+        self._counting = threading.Lock()
+        self._at_work = 0  # engines
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """See `Engine.at_work`."""
+        with self._counting:
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._at_work -= 1
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[Network | None]:
+        """The network, if no other engine is at work or has it."""
+        if self._at_work <= 1 and self._free.acquire(blocking=False):
+            try:
+                yield self._network
+            finally:
+                self._free.release()
+        else:
+            yield None
 
 
 class PhotoSteps:

@@ -54,6 +54,16 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+def workers(text: str) -> int:
+    """A number of workers, or 0 for `auto`."""
+    if text == "auto":
+        return 0
+    try:
+        return whole_number(1, 256)(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto") from None
+
+
 def origin(text: str) -> str:
     """An http(s) URL of scheme, host and port alone, written as browsers write an origin."""
     wanted = ValueError("must be of the form http://host:port, without a path")

@@ -145,6 +145,12 @@ class Settings:
         str.strip,
         'file of replaced words, "from = to" a line (an empty "to" bars the word)',
     )
+    captioner_workers: int = _setting(
+        0,
+        parsers.workers,
+        "pictures that are captioned at the same time, in app1 and on the command line",
+        "auto: one for each core that the process may use",
+    )
     captioner_queue: int = _setting(
         32, parsers.whole_number(1, 100_000), "uploads that may wait; further ones get 503"
     )
@@ -262,6 +268,8 @@ class Settings:
             return "on" if value else "off"
         if isinstance(value, tuple):
             return ",".join(map(str, value))
+        if field_name == "captioner_workers":
+            return str(value or "auto")
         if value is None:
             return "off" if field_name == "captioner_rate" else ""
         return str(value)

@@ -134,7 +134,7 @@ def bearer_token() -> str:
 @api.get("/api/model")
 def model() -> Response:
     """What model this is, its sizes, its scores, how it was trained."""
-    manifest = parts().worker.model
+    manifest = parts().workers.model
     if manifest is None:
         raise BusyError("The model is being loaded; try again in a moment.", 2)
     return jsonify(manifest.to_json())

@@ -18,10 +18,10 @@ def healthz() -> dict[str, str]:
 @operations.get("/readyz")
 def readyz() -> tuple[dict[str, str], int]:
     """Ready to caption: the model is warm, and the process is not being stopped."""
-    worker = parts().worker
-    if worker.ready:
+    workers = parts().workers
+    if workers.ready:
         return {"status": "ready"}, 200
-    return {"status": "draining" if worker.draining else "loading"}, 503
+    return {"status": "draining" if workers.draining else "loading"}, 503
 
 
 @operations.get("/metrics")

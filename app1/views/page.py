@@ -25,7 +25,7 @@ def render_page(
     message: str = "", kind: str = "", results: Sequence[Result] = (), guest: str = ""
 ) -> str:
     """The page with a message, and with the results of an upload; for a guest, with their token."""
-    settings, model = parts().settings, parts().worker.model
+    settings, model = parts().settings, parts().workers.model
     return render_template(
         "index.html",
         max_upload_bytes=settings.max_upload_bytes,

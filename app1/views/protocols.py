@@ -24,7 +24,7 @@ from app1.parts import parts
 from app1.problems import BusyError, RequestError, RetryLaterError
 from app1.schema_filling import SchemaError, fill
 from app1.uploads import MAX_PICTURES, Options, Upload, json_of
-from app1.views.uploading import check_uploader
+from app1.views.uploading import check_uploader, is_gone
 from captioner.manifest import Manifest
 from common.errors import CaptionerError
 
@@ -51,7 +51,7 @@ class NoPhotoError(RequestError):
 
 
 def _manifest() -> Manifest:
-    manifest = parts().worker.model
+    manifest = parts().workers.model
     if manifest is None:
         raise BusyError("The model is being loaded; try again in a moment.", 2)
     return manifest
@@ -94,9 +94,9 @@ def _describe(pictures: list[bytes], schema: Any) -> tuple[str, int]:
     own.limiter.check(address)
     options = Options(publish=request.headers.get("X-Publish") == "1")
     uploads = [Upload(f"picture {n}.jpg", io.BytesIO(p)) for n, p in enumerate(pictures, 1)]
-    with own.worker.admit():
+    with own.workers.admit():
         own.limiter.charge(address, len(uploads) - 1)
-        found = own.service.caption_all(uploads, options)
+        found = own.service.caption_all(uploads, options, is_gone())
     photos: list[CaptionedPhoto] = []
     for one in found:
         own.metrics.pictures.labels(getattr(one, "status", "captioned")).inc()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,10 +32,10 @@ def caption_request() -> list[Result]:
     own, address = parts(), request.remote_addr or ""
     check_uploader()
     own.limiter.check(address)
-    with own.worker.admit():
+    with own.workers.admit():
         uploads, options = read_uploads(request), read_options(request)
         own.limiter.charge(address, len(uploads) - 1)
-        found = own.service.caption_all(uploads, options)
+        found = own.service.caption_all(uploads, options, is_gone())
     results = _results(uploads, found, options)
     for result in results:
         if result.photo:
@@ -44,6 +44,12 @@ def caption_request() -> list[Result]:
         own.metrics.pictures.labels(outcome).inc()
     own.metrics.seconds.observe(time.monotonic() - request.environ["app1.started"])
     return results
+
+
+def is_gone() -> Callable[[], bool]:
+    """A function, for any thread, that returns whether the client has closed the connection."""
+    asked: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
+    return asked
 
 
 def data_url(jpeg: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,13 +30,13 @@ def start(
 ) -> Iterator[Callable[..., App1]]:
     started: list[App1] = []
 
-    def make(load: Callable[[], Captioner] | None = None, **environment: object) -> App1:
+    def make(load: Callable[[], Sequence[Captioner]] | None = None, **environment: object) -> App1:
         settings = settings_of(CAPTIONER_MODEL=tiny_model, **environment)
         parts = App1(settings, load, connect=relay.connect)
         started.append(parts)
         parts.start()
         if load is None:
-            wait_for(lambda: parts.worker.ready)
+            wait_for(lambda: parts.workers.ready)
         if relay.up:
             wait_for(lambda: parts.publisher._caught_up)
         return parts

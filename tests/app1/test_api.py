@@ -425,11 +425,11 @@ def test_past_the_queue_503(
 ) -> None:  # fmt: skip
     loading = threading.Event()
 
-    def load() -> Captioner:
+    def load() -> list[Captioner]:
         loading.wait(10)
-        return Captioner.load(tiny_model)
+        return [Captioner.load(tiny_model)]
 
-    parts = start(load, CAPTIONER_QUEUE=1)
+    parts = start(load, CAPTIONER_QUEUE=1, CAPTIONER_WORKERS=1)
     app = create_app(parts)
 
     def upload() -> TestResponse:
@@ -437,7 +437,7 @@ def test_past_the_queue_503(
 
     with ThreadPoolExecutor() as pool:
         waiting = [pool.submit(upload) for _ in range(2)]
-        wait_for(lambda: parts.worker.taken == 2)
+        wait_for(lambda: parts.workers.taken == 2)
         response = upload()
         assert response.status_code == 503
         assert int(response.headers["Retry-After"]) >= 1

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from app1.captioning import GONE_AFTER
 from common.waitress_server import CONNECTIONS
 from tests.kit import ROOT
 from tests.kit.clients import Client
@@ -235,11 +237,11 @@ def test_overload(
     held: Held, upload: Upload, picture: Callable[..., bytes], wait_for: Callable[..., None]
 ) -> None:
     """With every place taken and nobody getting on: 503 at once, and all else gets through."""
-    app1, hold = held()
-    photos = [picture(colour=(i, 0, 0)) for i in range(33)]
-    with ThreadPoolExecutor(64) as pool:
+    app1, hold = held(CAPTIONER_WORKERS=2)
+    photos = [picture(colour=(i, 0, 0)) for i in range(34)]
+    with ThreadPoolExecutor(68) as pool:
         accepted = [pool.submit(upload, app1, photo) for photo in photos]
-        wait_for(lambda: app1.metric("app1_uploads_admitted") == 33, seconds=60)
+        wait_for(lambda: app1.metric("app1_uploads_admitted") == 34, seconds=60)
         refused = [pool.submit(upload, app1, photo) for photo in photos]
         for path in ("/", "/healthz", "/readyz", "/metrics", "/api/model"):
             assert app1.get(path)[0] == 200
@@ -251,8 +253,30 @@ def test_overload(
         assert hold.exists()
         assert not any(one.done() for one in accepted)
         hold.unlink()
-        assert [one.result()[0] for one in accepted] == [200] * 33
+        assert [one.result()[0] for one in accepted] == [200] * 34
     assert upload(app1, photos[0])[0] == 200
+
+
+def test_an_uploader_who_has_gone_is_dropped_from_the_line(
+    held: Held, upload: Upload, picture: Callable[..., bytes], wait_for: Callable[..., None]
+) -> None:
+    app1, hold = held(CAPTIONER_WORKERS=1)
+    body = picture(colour=(1, 2, 3))
+    request = b"POST /api/captions HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(upload, app1, picture())
+        wait_for(lambda: app1.metric("app1_uploads_admitted") == 1)
+        with socket.create_connection(("127.0.0.1", app1.port), timeout=60) as leaving:
+            leaving.sendall(request + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            wait_for(lambda: app1.metric("app1_uploads_admitted") == 2)
+        left = time.monotonic()
+        wait_for(lambda: time.monotonic() - left > GONE_AFTER + 0.1)
+        last = pool.submit(upload, app1, picture())
+        wait_for(lambda: app1.metric("app1_uploads_admitted") == 3)
+        hold.unlink()
+        assert (first.result()[0], last.result()[0]) == (200, 200)
+    assert app1.metric('app1_pictures_total{outcome="499"}') == 1
+    assert app1.metric('app1_pictures_total{outcome="captioned"}') == 2
 
 
 def test_more_slow_senders_than_connections(

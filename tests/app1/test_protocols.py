@@ -227,7 +227,7 @@ def test_malformed_bodies(base: str, path: str, body: bytes) -> None:
 def test_a_busy_server_says_when_to_come_back(
     base: str, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loading = SimpleNamespace(worker=SimpleNamespace(model=None))
+    loading = SimpleNamespace(workers=SimpleNamespace(model=None))
     monkeypatch.setattr("app1.views.protocols.parts", lambda: loading)
     answer = requests.post(f"{base}/api/generate", json={"model": "tiny"}, timeout=30)
     assert answer.status_code == 503

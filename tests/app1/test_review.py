@@ -266,7 +266,7 @@ def test_programs_that_speak_ollama_are_no_way_round(
 ) -> None:
     decide(client, parts, uploads="host")
     body = {
-        "model": parts.worker.model.name if parts.worker.model else "",
+        "model": parts.workers.model.name if parts.workers.model else "",
         "prompt": "What is it?",
         "images": [base64.b64encode(picture("jpeg")).decode()],
         "stream": False,

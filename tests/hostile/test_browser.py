@@ -77,11 +77,13 @@ def pages(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "RELAY_TOKEN": TOKEN,
     }
     app2 = Server("app2", environment)
-    parts = App1(Settings.from_environment(environment), lambda: HostileCaptioner.load(tiny_model))
+    parts = App1(
+        Settings.from_environment(environment), lambda: [HostileCaptioner.load(tiny_model)]
+    )
     server = PageServer(create_app(parts), "127.0.0.1", app1_port, "APP1", waiting=4)
     server.start()
     parts.start()
-    wait_until(lambda: parts.worker.ready)
+    wait_until(lambda: parts.workers.ready)
     app2.wait_ready()
     yield Pages(f"http://127.0.0.1:{app1_port}/", f"http://127.0.0.1:{app2_port}/", relay)
     server.close()

@@ -1,10 +1,10 @@
-"""The one thread that owns the Captioner, and the bounded queue in front of it.
+"""The threads that own a captioner each, and the bounded line in front of them.
 
-The captioner is not safe to share between threads, and several pictures decoded at once would cost
-several times the memory; so one thread does all work on pictures, one after the other, and uploads
-wait in line. The line is short on purpose: an upload that finds it full gets 503 at once.
+A captioner is not safe to share between threads, and each picture that is decoded takes memory; so
+these few threads do all work on pictures, and uploads wait in line. The line is short on purpose:
+an upload that finds it full gets 503 at once.
 
-This file contains no HTTP: jobs are functions that take the captioner.
+This file contains no HTTP: jobs are functions that take a captioner.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,26 +32,29 @@ T = TypeVar("T")
 _STOP = object()
 
 
-class CaptionWorker:
-    """Runs jobs with the captioner, one at a time, first come first served.
+class CaptionWorkers:
+    """Runs jobs with captioners, first come first served.
 
     Args:
-        load: makes the captioner; called in the worker's own thread, so that a server can answer
-            `/healthz` while the model loads. Jobs that come meanwhile wait.
-        queue_size: uploads that may wait besides the one being worked on.
-        loaded: called, in the worker's thread, with None when the captioner is there, or with the
-            error; nothing can be captioned after that.
+        load: makes the captioners, one for each worker; called in a thread of its own, so that a
+            server can answer `/healthz` while the model loads. Jobs that come meanwhile wait.
+        count: of workers.
+        queue_size: uploads that may wait besides those being worked on.
+        loaded: called, in that thread, with None when the captioners are there, or with the error;
+            nothing can be captioned after that.
     """
 
     def __init__(
         self,
-        load: Callable[[], Captioner],
+        load: Callable[[], Sequence[Captioner]],
+        count: int,
         queue_size: int,
         loaded: Callable[[CaptionerError | None], None],
     ) -> None:
         self._load = load
         self._loaded = loaded
-        self._places = queue_size + 1
+        self.count = count
+        self._places = queue_size + count
         self._taken = 0
         self._lock = threading.Lock()
         self._done = threading.Condition(self._lock)
@@ -58,12 +62,12 @@ class CaptionWorker:
         self._seconds = 0.1  # of an upload, a running mean
         # not bounded itself: `admit` is what keeps it short
         self._jobs: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="captioner", daemon=True)
+        self._threads = [threading.Thread(target=self._begin, name="loading", daemon=True)]
         self._warm = False
         self.model: Manifest | None = None
 
     def start(self) -> None:
-        self._thread.start()
+        self._threads[0].start()
 
     @property
     def ready(self) -> bool:
@@ -76,7 +80,7 @@ class CaptionWorker:
 
     @property
     def taken(self) -> int:
-        """Uploads that were admitted and are not done: one is worked on, the others wait."""
+        """Uploads that were admitted and are not done: they are worked on, or wait."""
         return self._taken
 
     @contextlib.contextmanager
@@ -95,7 +99,7 @@ class CaptionWorker:
             if self._taken >= self._places:
                 raise BusyError(
                     "Too many pictures are waiting already; try again in a moment.",
-                    self._taken * self._seconds,
+                    self._taken * self._seconds / self.count,
                 )
             self._taken += 1
         started = time.monotonic()
@@ -103,17 +107,31 @@ class CaptionWorker:
             yield
         finally:
             with self._lock:
-                # With n uploads in progress, each waits about n turns; divide by n to estimate one.
-                turn = (time.monotonic() - started) / self._taken
+                # With n uploads in progress, each waits about n turns of all workers together.
+                turn = (time.monotonic() - started) * min(self.count, self._taken) / self._taken
                 self._seconds += 0.1 * (turn - self._seconds)
                 self._taken -= 1
                 self._done.notify_all()
 
-    def run(self, job: Callable[[Captioner], T]) -> T:
-        """What `job` returns or raises; waits for its turn. Only within `admit`."""
+    def submit(self, job: Callable[[Captioner], T]) -> Future[T]:
+        """What `job` will return or raise, when it has had its turn. Only within `admit`."""
         future: Future[T] = Future()
         self._jobs.put((job, future))
-        return future.result()
+        return future
+
+    def run_all(self, jobs: Sequence[Callable[[Captioner], T]]) -> Iterator[Callable[[], T]]:
+        """For each job, in order, what gives its result or raises its error.
+
+        No more of them are in line at a time than there are workers, so that the jobs of one upload
+        use all cores and still leave others their turn. Only within `admit`.
+        """
+        waiting: deque[Future[T]] = deque()
+        for job in jobs:
+            waiting.append(self.submit(job))
+            if len(waiting) == self.count:
+                yield waiting.popleft().result
+        while waiting:
+            yield waiting.popleft().result
 
     def drain(self) -> None:
         """Admit nobody from now on; those admitted are still served."""
@@ -125,30 +143,42 @@ class CaptionWorker:
         self.drain()
         with self._done:
             self._done.wait_for(lambda: self._taken == 0)
-        if self._thread.is_alive():
+        for _ in range(self.count):
             self._jobs.put(_STOP)
-            self._thread.join()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
 
-    def _work(self) -> None:
-        captioner: Captioner | None = None
+    def _begin(self) -> None:
+        """Load the captioners, start the other workers, and become the first of them."""
+        captioners: Sequence[Captioner | None] = [None]
         try:
-            captioner = self._load()
-            self.model = captioner.manifest
-            self._warm = True
-            self._loaded(None)
+            captioners = self._load()
+            self.model = captioners[0].manifest
         except Exception as error:
             if not isinstance(error, CaptionerError):
                 log.exception("the model could not be loaded")
                 error = CaptionerError(f"The model could not be loaded: {error}")
             self.drain()
             self._loaded(error)
+        else:
+            self._warm = True
+            self._loaded(None)
+        for number, captioner in enumerate(captioners[1:], start=2):
+            name = f"captioner {number}"
+            thread = threading.Thread(target=self._work, args=(captioner,), name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._work(captioners[0])
+
+    def _work(self, captioner: Captioner | None) -> None:
         while (item := self._jobs.get()) is not _STOP:
             job, future = item
             try:
                 if captioner is None:
                     raise BusyError("There is no model to caption with.", 30)
                 future.set_result(job(captioner))
-            except Exception as error:
+            except BaseException as error:  # whatever it is, the worker stays for the next one
                 future.set_exception(error)
             # or a picture of 150 MB would stay alive until the next one comes
             del item, job, future
