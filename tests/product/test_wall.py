@@ -368,7 +368,7 @@ def test_an_old_page_reloads_itself_when_nobody_uses_it(browser: Chromium, viewe
 
 
 def test_an_old_page_waits_until_the_new_one_is_served(browser: Chromium, viewer: Viewer) -> None:
-    """The relay may be newer than app2; a page that reloaded then would do so for ever."""
+    """The relay may be newer than app2; a page that reloaded then would do so without end."""
     browser.open(viewer.url("127.0.0.1") + "?kiosk=1")
     browser.wait_texts("#connection", ["Live"])
     browser.run("document.body.dataset.version = 'old'; window.isOld = true")
