@@ -270,6 +270,80 @@ class TestResults:
             assert self.run("album", to=file) == 0
             assert Path(file).read_bytes() == whole
 
+    @pytest.mark.parametrize(
+        "row",
+        [
+            'x.jpg,0,"My "own" words.",0.5,true,true,m,',
+            'x.jpg,0,"My words.,0.5,true,true,m,',
+            "x.jpg,0,My words, of two parts.,0.5,true,true,m,",
+            "x.jpg,0,My\rwords.,0.5,true,true,m,",
+            "My own line.",
+            '"My own line."x',
+        ],
+    )
+    @pytest.mark.parametrize("place", ["before others", "last"])
+    def test_what_a_person_made_of_a_row_is_never_cut_off(
+        self, loaded: list[StandIn], album: Path, capsys: Output, row: str, place: str
+    ) -> None:
+        self.run("album", to="captions.csv")
+        header, first, *others = Path("captions.csv").read_text().splitlines()
+        lines = [header, first, row, *others] if place == "before others" else [header, first, row]
+        # An open quote in the last row cannot be told from a kill, so a whole one is after it.
+        lines += [first] if row.count('"') == 1 else []
+        for end in ("\n", "") if row.endswith("x") else ("\n",):
+            content = ("\n".join(lines) + end).encode()
+            Path("captions.csv").write_bytes(content)
+            assert self.run("album", to="captions.csv") == 1
+            assert "captions.csv holds something else in line 3" in capsys.readouterr().err
+            assert Path("captions.csv").read_bytes() == content
+
+    @pytest.mark.parametrize("file", ["captions.jsonl", "captions.csv"])
+    def test_a_last_line_without_its_end_and_empty_lines_are_kept(
+        self, loaded: list[StandIn], album: Path, file: str
+    ) -> None:
+        self.run("album/b.JPG", to=file)
+        edited = Path(file).read_text().replace("A dog runs.", "My dog runs.")
+        edited += "\n\n" if file.endswith(".csv") else ""
+        Path(file).write_text(edited.removesuffix("\n"))
+        self.run("album/b.JPG", "album/beach", to=file)
+        assert Path(file).read_text().startswith(edited.removesuffix("\n"))
+        assert len(loaded[-1].asked) == 1
+
+    @pytest.mark.parametrize("file", ["captions.jsonl", "captions.csv"])
+    def test_every_character_of_a_name_comes_back(
+        self, loaded: list[StandIn], album: Path, file: str
+    ) -> None:
+        codes = [*range(1, 256), 0x2028, 0x2029, 0x202E, 0xDC80, 0xDCFF, 0x1F600]
+        for code in set(codes) - {ord("/"), 0xDC80 - 0xDC00}:
+            (album / f"_{chr(code)}_.jpg").write_text(f"Photo {code}.")
+        self.run("album", to=file)
+        before = Path(file).read_bytes()
+        self.run("album", to=file)
+        again = Path(file).read_bytes()
+        assert again.startswith(before)
+        text = again.decode("utf-8", "surrogateescape")
+        names = (
+            [row[0] for row in csv.reader(io.StringIO(text, newline=""))]
+            if file.endswith(".csv")
+            else [json.loads(line)["image"] for line in text.splitlines()]
+        )
+        assert {f"_{chr(code)}_.jpg" for code in codes if code not in (47, 128)} <= {
+            Path(name).name for name in names
+        }
+
+    @pytest.mark.parametrize("option", ["--output", "--csv"])
+    def test_pipes_and_devices_are_only_written_to(
+        self, loaded: list[StandIn], album: Path, capsys: Output, option: str
+    ) -> None:
+        assert main(["caption", "album/b.JPG", option, "/dev/full"]) == 1
+        assert "/dev/full cannot be written (No space left on device)" in capsys.readouterr().err
+        assert main(["caption", "album/b.JPG", option, "/dev/null"]) == 0
+        os.mkfifo("pipe")
+        reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+        assert main(["caption", "album/b.JPG", option, "pipe"]) == 0
+        assert b"A dog runs." in os.read(reader, 10_000)
+        os.close(reader)
+
     def test_two_at_once_do_not_get_in_each_others_way(
         self, loaded: list[StandIn], album: Path, capsys: Output
     ) -> None:
