@@ -98,8 +98,8 @@ class Results:
 
     def _cannot_write(self, error: OSError) -> ResultsError:
         return ResultsError(
-            f"{self.path} cannot be written ({error.strerror or error}); make room and run this again, or "
-            "name another file."
+            f"{self.path} cannot be written ({error.strerror or error}); make room and run this "
+            "again, or name another file."
         )
 
     def _something_else(self, line: int) -> ResultsError:

@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 from captioner.collection.atomic import replaced, write_whole
 from captioner.collection.embedded import words_in
+from captioner.collection.shown import shown
 from captioner.collection.walk import RAW_SUFFIXES
 from captioner.collection.xmp import ALT_TEXT, DESCRIPTION, Xmp, XmpError
 from captioner.errors import CaptionerError
@@ -110,7 +111,7 @@ def _opened(sidecar: Path) -> Xmp:
     try:
         return Xmp(content)
     except XmpError as error:
-        raise WriteError(f"{sidecar} is damaged: {error}; it was left as it is.") from None
+        raise WriteError(f"{shown(sidecar)} is damaged: {error}; it was left as it is.") from None
 
 
 class TextFile:
@@ -139,8 +140,8 @@ class TextFile:
 class Embedded:
     """EXIF, IPTC and XMP in the photo itself, by ExifTool; the pixels are not touched.
 
-    ExifTool changes a copy, which then takes the place of the photo and keeps its times. The copy is
-    in a folder of our own, since ExifTool gives some characters of a path a meaning.
+    ExifTool changes a copy, which then takes the place of the photo and keeps its times. The copy
+    is in a folder of our own, since ExifTool gives some characters of a path a meaning.
 
     Raises:
         WriteError: ExifTool is not installed.
@@ -168,8 +169,8 @@ class Embedded:
         suffix = picture.suffix.lower()
         if suffix in RAW_SUFFIXES or suffix not in self._KINDS:
             raise WriteError(
-                f"{picture} stays as it is, since captions are not embedded into {suffix or 'such'}"
-                " files; use --write xmp."
+                f"{shown(picture)} stays as it is, since captions are not embedded into "
+                f"{suffix or 'such'} files; use --write xmp."
             )
         text = words.caption
         if if_exists == "append" and (old := words_in(picture)):
@@ -187,7 +188,8 @@ class Embedded:
             shutil.copyfile(picture, copy)
             if reason := self._exiftool.write(copy, values, words.tool):
                 raise WriteError(
-                    f"{picture} cannot be written by ExifTool ({reason}); it was left as it is."
+                    f"{shown(picture)} cannot be written by ExifTool ({reason}); it was left as it "
+                    "is."
                 )
             with replaced(picture) as new:
                 shutil.copyfile(copy, new)
@@ -242,7 +244,7 @@ def _reported(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise WriteError(f"{path} cannot be written ({error.strerror}).") from None
+        raise WriteError(f"{shown(path)} cannot be written ({error.strerror}).") from None
 
 
 WRITERS: Mapping[str, type[XmpSidecar | TextFile | Embedded]] = {

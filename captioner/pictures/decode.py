@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[np.uint8]"
 
-MAX_BYTES = 20 * 2**20
+# Against memory only. A server has a limit of its own for uploads (CAPTIONER_MAX_UPLOAD_MB).
+MAX_BYTES = 2**30
 MAX_PIXELS = 50_000_000
 # A kind that is decoded at reduced size may have more pixels, since its memory is what counts.
 REDUCED_FACTOR = 4
