@@ -15,10 +15,11 @@ from typing import IO, Any
 
 from flask import Request
 
+from app1.forms import FIELD
 from app1.problems import RequestError
 from captioner.errors import NoPictureError, PictureTooLargeError
+from captioner.pictures.kinds import kind_of
 
-FIELD = "image"
 MAX_PICTURES = 16  # in one request
 MAX_BEAM_SIZE = 10
 DEFAULT_BEAM_SIZE = 3
@@ -75,11 +76,12 @@ def read_uploads(request: Request) -> list[Upload]:
         return [Upload(_base_name(request.args.get("name", "")), io.BytesIO(data))]
     if request.mimetype == "application/json":
         return [_of_json(json_of(request))]
-    # a form whose file was not chosen has a file without name and content
-    files = [file for file in request.files.getlist(FIELD) if file.filename]
+    named = request.files.getlist(FIELD)
+    # A form whose file was not chosen has a file without name and content.
+    files = [file for file in named if file.filename or _may_be_picture(file.stream)]
     if not files:
         hint = ""
-        if FIELD in request.form:
+        if any(file.stream.seek(0, os.SEEK_END) for file in named):
             hint = " (there is a field of that name, but it is text; give it a file name)"
         raise NoPictureError(
             "Choose a picture first: the request has to be multipart/form-data with a file in its "
@@ -90,6 +92,13 @@ def read_uploads(request: Request) -> list[Upload]:
             f"{len(files)} pictures are too many for one request; send at most {MAX_PICTURES}."
         )
     return [Upload(_base_name(file.filename or ""), file.stream) for file in files]
+
+
+def _may_be_picture(stream: IO[bytes]) -> bool:
+    """Whether this is something, and not a text that was typed into a form."""
+    start = stream.read(1000)
+    stream.seek(0)
+    return bool(start) and kind_of(start) != "text"
 
 
 def read_options(request: Request) -> Options:

@@ -189,7 +189,7 @@ def test_what_is_no_number_has_no_part_in_the_stretch() -> None:
         (np.int32, ">", (-(2**31), 2**31 - 1)),
     ],
 )
-def test_whole_numbers_of_32_bits(dtype: type, byteorder: str, values: tuple[int, int]) -> None:
+def test_whole_numbers_of_32_bits(dtype: type, byteorder: Any, values: tuple[int, int]) -> None:
     ramp: NDArray[Any] = np.tile(np.linspace(*values, 64).astype(dtype), (8, 1))
     file = io.BytesIO()
     tifffile.imwrite(file, ramp, byteorder=byteorder)
@@ -735,7 +735,7 @@ def test_an_ordinary_tiff_that_names_a_camera(
     photo: Image.Image, photoshop: bool, further: str
 ) -> None:
     """With its SubIFDs, and the small JPEG that Photoshop keeps beside."""
-    make = [(271, "s", 0, "Canon", True)]
+    make: list[Any] = [(271, "s", 0, "Canon", True)]
     if photoshop:
         make.append((34377, "B", 0, saved(photo.resize((48, 32)), "JPEG"), True))
     file = io.BytesIO()
