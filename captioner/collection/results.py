@@ -123,6 +123,9 @@ class JsonLines(Results):
     def _read(self, file: BinaryIO) -> int:
         end = 0
         for number, line in enumerate(file, 1):
+            if line == b"\n":  # a person's
+                end += len(line)
+                continue
             try:
                 entry = json.loads(line)
                 str(entry["image"])
@@ -166,7 +169,7 @@ class Csv(Results):
                 row, understood = [], False
             if row is None:
                 return end
-            # An empty line is a person's.
+            # An empty line is a person's, too.
             if not (understood and (self._counts(row, number) or (number > 1 and not row))):
                 file.seek(end)
                 rest = file.read()
