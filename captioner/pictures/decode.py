@@ -248,6 +248,13 @@ def _too_many_bytes(size: int, max_bytes: int) -> PictureTooLargeError:
 # Decoding
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _decode(
     kind: str, data: bytes, max_pixels: int, shortest_side_at_least: int | None
 ) -> NDArray[np.uint8]:
@@ -259,8 +266,7 @@ def _decode(
     if kind == "WebP":  # its decoder reserves memory for all pixels at once
         _check_size(*_webp_size(data), max_pixels)
     file = _MeteredFile(data)
-    with _WARNINGS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet():
         image = getattr(import_module(module), name)(file)
         if kind == "TIFF":
             _check_planes(image)
@@ -496,7 +502,8 @@ def _largest_preview(data: bytes) -> _Preview:
         at = data.find(b"\xff\xd8\xff", at + 1)
     for preview in sorted(found, reverse=True)[:_MAX_PREVIEWS]:
         # The sensor's own data and chance may look like a JPEG, too.
-        with contextlib.suppress(Exception), JpegImageFile(io.BytesIO(data[preview.at :])):
+        with contextlib.suppress(Exception), _quiet():
+            JpegImageFile(io.BytesIO(data[preview.at :])).close()
             return preview
     return _Preview()
 
@@ -535,10 +542,10 @@ def _decode_preview(
             "The raw file has no preview that can be read; develop it to a JPEG first."
         )
     jpeg = data[preview.at :]
-    with JpegImageFile(io.BytesIO(jpeg)) as image:
-        orientation = _orientation(image)
-    rgb = _decode("JPEG", jpeg, max_pixels, shortest_side_at_least)
-    return rgb if orientation != 1 else _upright(rgb, _raw_orientation(data))
+    with _quiet(), JpegImageFile(io.BytesIO(jpeg)) as image:
+        own = _orientation(image)
+        orientation = _raw_orientation(data) if own == 1 else 1
+    return _upright(_decode("JPEG", jpeg, max_pixels, shortest_side_at_least), orientation)
 
 
 def _raw_orientation(data: bytes) -> int:

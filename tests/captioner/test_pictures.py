@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 import tracemalloc
+import warnings
 import zlib
 from importlib.util import find_spec
 from pathlib import Path
@@ -745,6 +746,28 @@ def test_an_ordinary_tiff_that_names_a_camera(
         small = np.asarray(photo.resize((48, 32)))
         writer.write(small, photometric="rgb", subfiletype=1, extratags=make)
     assert difference(read_picture(file.getvalue()), photo) == 0
+
+
+@pytest.mark.parametrize("kind", RAW_KINDS)
+def test_mutated_raw_files_give_pixels_or_a_sentence(photo: Image.Image, kind: str) -> None:
+    """And no warning, which would go to the log."""
+    original, chance = raw_file(kind, photo), random.Random(kind)
+    outcomes = set()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(100):
+            data = bytearray(original)
+            for _ in range(chance.randint(1, 6)):
+                data[chance.randrange(min(len(data), chance.choice([64, 200, 3000])))] = (
+                    chance.randrange(256)
+                )
+            try:
+                outcomes.add(read_picture(bytes(data), max_pixels=1_000_000).shape[2])
+            except PictureError as error:
+                outcomes.add(error.status)
+    assert 3 in outcomes
+    assert outcomes <= {3, 413, 415, 422}
+    assert warned == []
 
 
 def test_markers_without_end_in_a_raw_file_cost_no_time() -> None:
