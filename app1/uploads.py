@@ -73,7 +73,7 @@ def read_uploads(request: Request) -> list[Upload]:
         data = request.get_data()
         if not data:
             raise NoPictureError("The body is empty; send the picture itself in it.")
-        return [Upload(_base_name(request.args.get("name", "")), io.BytesIO(data))]
+        return [Upload(base_name(request.args.get("name", "")), io.BytesIO(data))]
     if request.mimetype == "application/json":
         return [_of_json(json_of(request))]
     named = request.files.getlist(FIELD)
@@ -91,7 +91,7 @@ def read_uploads(request: Request) -> list[Upload]:
         raise RequestError(
             f"{len(files)} pictures are too many for one request; send at most {MAX_PICTURES}."
         )
-    return [Upload(_base_name(file.filename or ""), file.stream) for file in files]
+    return [Upload(base_name(file.filename or ""), file.stream) for file in files]
 
 
 def _may_be_picture(stream: IO[bytes]) -> bool:
@@ -147,7 +147,7 @@ def _of_json(body: dict[str, Any]) -> Upload:
     except ValueError:
         raise RequestError(f'The picture in "{FIELD}" is not valid base64.') from None
     name = body.get("name")
-    return Upload(_base_name(name if isinstance(name, str) else ""), io.BytesIO(data))
+    return Upload(base_name(name if isinstance(name, str) else ""), io.BytesIO(data))
 
 
 def _plain(value: Any) -> str:
@@ -175,7 +175,7 @@ def _style(text: str | None) -> str:
     return text or "caption"
 
 
-def _base_name(file_name: str) -> str:
+def base_name(file_name: str) -> str:
     """A file name to show to people: without folders, without control characters, not too long."""
     base = re.split(r"[/\\]", file_name)[-1]
     shown = "".join(character for character in base if character.isprintable()).strip()

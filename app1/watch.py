@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from app1.outbox import Outbox
 from app1.publisher import Publisher, RelayConnection
+from app1.uploads import base_name
 from captioner.collection.shown import shown
 from captioner.collection.walk import Walk
 from common.errors import CaptionerError
@@ -349,7 +350,7 @@ class Watch:
                     **caption.to_dict(),
                     "model": self._captioner.manifest.name,
                     "created_at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-                    "image_path": os.path.basename(name),
+                    "image_path": base_name(name),
                     "thumbnail": self._captioner.preprocessor.thumbnail(rgb, THUMBNAIL_SIDE),
                 }
             )
