@@ -19,6 +19,7 @@ if __name__ == "__main__":  # started alone: the checkout's root takes the place
 
 from flask import Flask, Response, request
 
+from app1.forms import FormRequest
 from app1.guards import refuse_other_sites
 from app1.native_output import keep_native_lines_out
 from app1.parts import App1, parts
@@ -41,6 +42,7 @@ DRAIN_SECONDS = 30
 def create_app(own: App1) -> Flask:
     """The application on top of its parts; starts nothing."""
     app = Flask(__name__)
+    app.request_class = FormRequest
     app.extensions["app1"] = own
     app.config["MAX_CONTENT_LENGTH"] = REQUEST_SIZE_FACTOR * own.settings.max_upload_bytes
     share_pages(app, own.settings, "APP1", camera=True, connect=lambda: relay_sources(own.settings))

@@ -15,10 +15,11 @@ from typing import IO, Any
 
 from flask import Request
 
+from app1.forms import FIELD
 from app1.problems import RequestError
 from captioner.errors import NoPictureError, PictureTooLargeError
+from captioner.pictures.kinds import kind_of
 
-FIELD = "image"
 MAX_PICTURES = 16  # in one request
 MAX_BEAM_SIZE = 10
 DEFAULT_BEAM_SIZE = 3
@@ -72,14 +73,15 @@ def read_uploads(request: Request) -> list[Upload]:
         data = request.get_data()
         if not data:
             raise NoPictureError("The body is empty; send the picture itself in it.")
-        return [Upload(_base_name(request.args.get("name", "")), io.BytesIO(data))]
+        return [Upload(base_name(request.args.get("name", "")), io.BytesIO(data))]
     if request.mimetype == "application/json":
         return [_of_json(json_of(request))]
-    # a form whose file was not chosen has a file without name and content
-    files = [file for file in request.files.getlist(FIELD) if file.filename]
+    named = request.files.getlist(FIELD)
+    # A form whose file was not chosen has a file without name and content.
+    files = [file for file in named if file.filename or _may_be_picture(file.stream)]
     if not files:
         hint = ""
-        if FIELD in request.form:
+        if any(file.stream.seek(0, os.SEEK_END) for file in named):
             hint = " (there is a field of that name, but it is text; give it a file name)"
         raise NoPictureError(
             "Choose a picture first: the request has to be multipart/form-data with a file in its "
@@ -89,7 +91,14 @@ def read_uploads(request: Request) -> list[Upload]:
         raise RequestError(
             f"{len(files)} pictures are too many for one request; send at most {MAX_PICTURES}."
         )
-    return [Upload(_base_name(file.filename or ""), file.stream) for file in files]
+    return [Upload(base_name(file.filename or ""), file.stream) for file in files]
+
+
+def _may_be_picture(stream: IO[bytes]) -> bool:
+    """Whether this is something, and not a text that was typed into a form."""
+    start = stream.read(1000)
+    stream.seek(0)
+    return bool(start) and kind_of(start) != "text"
 
 
 def read_options(request: Request) -> Options:
@@ -138,7 +147,7 @@ def _of_json(body: dict[str, Any]) -> Upload:
     except ValueError:
         raise RequestError(f'The picture in "{FIELD}" is not valid base64.') from None
     name = body.get("name")
-    return Upload(_base_name(name if isinstance(name, str) else ""), io.BytesIO(data))
+    return Upload(base_name(name if isinstance(name, str) else ""), io.BytesIO(data))
 
 
 def _plain(value: Any) -> str:
@@ -166,7 +175,7 @@ def _style(text: str | None) -> str:
     return text or "caption"
 
 
-def _base_name(file_name: str) -> str:
+def base_name(file_name: str) -> str:
     """A file name to show to people: without folders, without control characters, not too long."""
     base = re.split(r"[/\\]", file_name)[-1]
     shown = "".join(character for character in base if character.isprintable()).strip()

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from app1.outbox import Outbox
 from app1.publisher import Publisher, RelayConnection
+from app1.uploads import base_name
+from captioner.collection.shown import shown
 from captioner.collection.walk import Walk
 from common.errors import CaptionerError
 from common.settings import Settings
@@ -238,9 +240,7 @@ class Watch:
         try:
             writers = [own for own in self._outputs.writers if not own.existing(picture)]
             rgb = self._captioner.preprocessor.load(
-                path,
-                max_bytes=self._settings.max_upload_bytes,
-                max_pixels=self._settings.captioner_max_pixels,
+                path, max_pixels=self._settings.captioner_max_pixels
             )
             caption = self._caption(rgb)
             if caption.photo:
@@ -249,7 +249,9 @@ class Watch:
                     writer.write(picture, words, "skip")
             self._give(path, caption, rgb)
         except CaptionerError as error:
-            self._say(f"{path}: {error}")
+            self._say(f"{shown(path)}: {error}")
+        except OSError as error:  # an odd name, a drive that goes away
+            self._say(f"{shown(path)}: This picture cannot be done ({error.strerror}).")
 
     # Cameras, streams, videos
 
@@ -338,9 +340,9 @@ class Watch:
     def _give(self, name: str, caption: Caption, rgb: np.ndarray) -> None:
         """Prints a caption, and publishes it; what is no photo is only said to be none."""
         if not caption.photo:
-            self._say(f"{name}: this is no photo that can be described.")
+            self._say(f"{shown(name)}: this is no photo that can be described.")
             return
-        print(name, caption.text, sep="\t", flush=True)
+        print(shown(name), caption.text, sep="\t", flush=True)
         if self._outputs.publisher:
             self._outputs.publisher.publish(
                 {
@@ -348,7 +350,7 @@ class Watch:
                     **caption.to_dict(),
                     "model": self._captioner.manifest.name,
                     "created_at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-                    "image_path": os.path.basename(name),
+                    "image_path": base_name(name),
                     "thumbnail": self._captioner.preprocessor.thumbnail(rgb, THUMBNAIL_SIDE),
                 }
             )

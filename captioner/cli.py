@@ -44,8 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if [name] == list(argv[:1]):  # the others' arguments would cost their imports
                 command = import_module(module)
                 command.add_arguments(subparser)
-                # so that an option may stand between two paths
-                return int(command.main(subparser.parse_intermixed_args(argv[1:])))
+                # An option may stand between two paths; that parser fails where "--" comes first.
+                parse = subparser.parse_intermixed_args
+                if "--" in argv:
+                    parse = subparser.parse_args
+                return int(command.main(parse(argv[1:])))
         parser.parse_args(argv)  # ends with help or an error
         parser.error("name a command first")
     except CaptionerError as error:

@@ -133,12 +133,14 @@ class Settings:
         "the platform's per-user state folder",
     )
     captioner_max_upload_mb: int = _setting(
-        20, parsers.whole_number(1, 10_000), "largest picture file, in MiB; checked before decoding"
+        20,
+        parsers.whole_number(1, 10_000),
+        "largest file of an upload, in MiB; checked before decoding",
     )
     captioner_max_pixels: int = _setting(
         50_000_000,
         parsers.whole_number(1, 10**10),
-        "largest picture, in pixels; checked before decoding",
+        "largest picture, in pixels (a JPEG: four times as many); checked before decoding",
     )
     captioner_words: str = _setting(
         "",

@@ -41,7 +41,7 @@ export class Refusal extends Error {
 /**
  * Send one photo, and return what the API answers about it.
  * @param {File} file
- * @param {boolean} withThumbnail ask for a small JPEG of it, since this browser cannot show the file
+ * @param {boolean} withThumbnail ask for a small JPEG of it, upright, to show in place of the file
  * @param {AbortSignal} signal
  * @param {(fraction: number) => void} onSent called while the photo is sent, with 1 at the end
  */

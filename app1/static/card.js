@@ -16,6 +16,12 @@ const FINAL = [400, 413, 415, 422]; // statuses that the same file would get aga
 
 const seconds = (count) => new Promise((resolve) => setTimeout(resolve, 1000 * count));
 
+/** Whether a file is a WebP, in which browsers do not apply EXIF's orientation. */
+async function isWebp(file) {
+  const start = new Uint8Array(await file.slice(8, 12).arrayBuffer());
+  return String.fromCharCode(...start) === "WEBP";
+}
+
 export class Card {
   /** `queue` is called with the card when the person wants to try the photo again. */
   constructor(file, queue) {
@@ -46,20 +52,21 @@ export class Card {
     this.isShown = this.putPhoto(this.photoUrl);
   }
 
-  /** Put a picture onto the card; resolves to whether this browser can show it. */
+  /** Put a picture onto the card, in place of another; resolves to whether it can be shown. */
   putPhoto(url) {
+    const frame = this.part("frame");
     const photo = document.createElement("img");
-    photo.alt = this.file.name;
-    this.part("frame").prepend(photo);
     return new Promise((resolve) => {
       photo.onload = () => {
-        this.part("frame").style.setProperty("--shape", photo.naturalWidth / photo.naturalHeight);
-        this.part("frame").classList.add("shaped");
+        photo.alt = this.answer ? readOut(this.answer) : this.file.name;
+        frame.querySelector("img")?.remove();
+        frame.prepend(photo);
+        frame.style.setProperty("--shape", photo.naturalWidth / photo.naturalHeight);
+        frame.classList.add("shaped");
         this.part("unseen").hidden = true;
         resolve(true);
       };
       photo.onerror = () => {
-        photo.remove();
         this.part("unseen").hidden = false;
         resolve(false);
       };
@@ -92,8 +99,8 @@ export class Card {
       try {
         if (this.file.size > MAX_BYTES) await this.shrink();
         this.showState("sending", "Sending…", 0);
-        const unseen = !(await this.isShown);
-        const answer = await requestCaption(this.file, unseen, this.aborter.signal, (sent) => {
+        const withPicture = !(await this.isShown) || (await isWebp(this.file));
+        const answer = await requestCaption(this.file, withPicture, this.aborter.signal, (sent) => {
           if (sent < 1) this.showState("sending", "Sending…", sent);
           else this.showState("looking", "Looking at it…");
         });

@@ -19,7 +19,8 @@ def replaced(path: Path) -> Iterator[Path]:
     leaves the old one.
     """
     path = Path(os.path.realpath(path))  # a link stays a link
-    new = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}{path.suffix}")
+    # Without the old name, which may be as long as a name can be.
+    new = path.with_name(f".captioner-{uuid.uuid4().hex}{path.suffix}")
     try:
         yield new
         with contextlib.suppress(FileNotFoundError):

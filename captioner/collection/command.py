@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captioner.collection.shown import shown
 from captioner.collection.walk import Picture, Walk
 from captioner.errors import CaptionerError
 from common.settings import Settings
@@ -26,9 +27,15 @@ if TYPE_CHECKING:
     from captioner.collection.writers import Writer
 
 WRITE = ("xmp", "txt", "embed")
+NO_PHOTO = "Not a photo that I can describe. A guess: "  # as the pages say it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "A line of output is a caption, after the path and a tab where there are several pictures. "
+        f"The model's guess about what is no photo has {NO_PHOTO.strip()!r} before it. "
+        "A name that would break the line is in JSON's quotes."
+    )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a picture, or a folder of them")
     parser.add_argument(
         "--beam-size", type=int, default=3, choices=range(1, 11), metavar="1..10",
@@ -81,8 +88,7 @@ def _shard(text: str) -> tuple[int, int]:
 def main(args: argparse.Namespace) -> int:
     """Captions all pictures one after the other; one that fails is reported, the rest still done.
 
-    A line of plain output is a caption, after the picture's path and a tab where there are several
-    pictures. At the end one line on stderr has the counts.
+    At the end one line on stderr has the counts.
 
     A run that was killed, at any moment, resumes where it was stopped when it is started again.
 
@@ -143,7 +149,7 @@ class _Run:
         for sentence in walk.unreadable:
             self._fail(sentence)
         for folder in walk.empty:
-            self._fail(f"{_shown(folder)}: There is no picture in this folder.")
+            self._fail(f"{shown(folder)}: There is no picture in this folder.")
         several = len(pictures) > 1
         if pictures:
             from tqdm import tqdm
@@ -171,7 +177,7 @@ class _Run:
             if self._writers and not (writers or results or self._prints):
                 self._counts["described already"] += 1
                 return
-            content = read_file(path, settings.max_upload_bytes)
+            content = read_file(path)
             digest = hashlib.sha256(content).hexdigest()
             results = [own for own in results if not own.takes_back(digest)]
             if not (writers or results or self._prints):
@@ -185,6 +191,9 @@ class _Run:
             self._write(Path(path), caption, entry, writers)
         except CaptionerError as error:
             entry = {"image": path, "error": str(error)}
+        except (OSError, ValueError) as error:  # an odd name, a drive that goes away: one picture's
+            reason = getattr(error, "strerror", None) or error
+            entry = {"image": path, "error": f"This picture cannot be done ({reason})."}
         if "error" in entry:
             self._counts["failed"] += 1
         for own in results:
@@ -192,9 +201,10 @@ class _Run:
         if self._prints and self._args.jsonl:
             print(json.dumps(entry), flush=True)
         elif "error" in entry:
-            print(f"captioner: {_shown(path)}: {entry['error']}", file=sys.stderr)
+            print(f"captioner: {shown(path)}: {entry['error']}", file=sys.stderr)
         elif self._prints:
-            print(*[_shown(path)] * several, entry["caption"], sep="\t", flush=True)
+            mark = "" if entry["photo"] else NO_PHOTO
+            print(*[shown(path)] * several, mark + entry["caption"], sep="\t", flush=True)
 
     def _without_words(self, picture: Path) -> list[Writer]:
         """The writers that have something to do."""
@@ -222,9 +232,9 @@ class _Run:
 
     def _summary(self, walk: Walk) -> str:
         kinds = ("captioned", "no photo", "described already", "known already", "failed")
-        shown = [f"{self._counts[kind]} {kind}" for kind in kinds if self._counts[kind]]
-        passed = [f"{what} ({count})" for what, count in sorted(walk.passed_over.items())]
-        text = ", ".join(shown) or "no pictures"
+        counts = [f"{self._counts[kind]} {kind}" for kind in kinds if self._counts[kind]]
+        passed = [f"{shown(what)} ({count})" for what, count in sorted(walk.passed_over.items())]
+        text = ", ".join(counts) or "no pictures"
         return f"{text}; passed over: {', '.join(passed)}" if passed else text
 
 
@@ -236,12 +246,3 @@ def _in_shard(picture: Picture, shard: tuple[int, int]) -> bool:
     own, of = shard
     digest = hashlib.sha256(os.fsencode(picture.relative)).digest()
     return int.from_bytes(digest[:8], "big") % of == own - 1
-
-
-def _shown(path: str) -> str:
-    """A path on a line of plain output: in JSON's quotes where it holds a line break or a tab."""
-    return path if path.isprintable() or not _control(path) else json.dumps(path)
-
-
-def _control(path: str) -> bool:
-    return any(character < " " or character == "\x7f" for character in path)

@@ -51,7 +51,7 @@ def _texts(picture: Path) -> list[tuple[str, str]]:
 
 def _of_exif(exif: Any) -> list[tuple[str, str]]:
     found = [
-        ("EXIF ImageDescription", _decoded(exif.get(_IMAGE_DESCRIPTION))),
+        ("EXIF ImageDescription", _utf8(exif.get(_IMAGE_DESCRIPTION))),
         ("EXIF XPComment", _utf16(exif.get(_XP_COMMENT))),
         ("EXIF XPSubject", _utf16(exif.get(_XP_SUBJECT))),
     ]
@@ -61,7 +61,7 @@ def _of_exif(exif: Any) -> list[tuple[str, str]]:
         text = _utf16(content) if charset.startswith(b"UNICODE") else _decoded(content)
         found.append(("EXIF UserComment", text))
     elif isinstance(comment, str):
-        found.append(("EXIF UserComment", comment))
+        found.append(("EXIF UserComment", _utf8(comment)))
     return found
 
 
@@ -122,6 +122,11 @@ def _decoded(value: Any) -> str:
         except UnicodeDecodeError:
             return value.decode("latin-1")
     return value if isinstance(value, str) else ""
+
+
+def _utf8(value: Any) -> str:
+    """A text of EXIF, which Pillow reads as Latin-1, and which most programs write as UTF-8."""
+    return _decoded(value.encode("latin-1", "replace") if isinstance(value, str) else value)
 
 
 def _utf16(value: Any) -> str:

@@ -3,6 +3,9 @@
 A picture is known by the SHA-256 of its content. So a collection that was moved, renamed or mounted
 elsewhere is not done again. A picture that failed is not known, and is tried again. A line counts
 when it is there to its end; a half-written last one is cut off.
+
+A person may have edited the file. So nothing but the half of an entry at its very end is ever cut
+off, and a file with anything else that is not understood is left as it is.
 """
 
 from __future__ import annotations
@@ -32,26 +35,39 @@ class Results:
     def __init__(self, path: Path) -> None:
         """Opens the file, and reads what it holds.
 
+        A device or a pipe, such as /dev/stdout, holds nothing and is only written to.
+
         Raises:
             ResultsError: it cannot be written, holds something else, or another process has it.
         """
         self.path = path
         self._known: Counter[str] = Counter()
         try:
-            self._file = path.open("a+b")
+            ordinary = path.is_file() or not path.exists()
+            self._file: Any = path.open("a+b" if ordinary else "ab")
+            if not ordinary:
+                return
             try:
                 if not _locked(self._file.fileno()):
                     raise ResultsError(
                         f"Another captioner is writing {path}; wait for it, or name another file."
                     )
-                self._file.seek(0)
-                self._file.truncate(self._read(self._file))
-                self._file.seek(0, os.SEEK_END)
+                self._go_on()
             except BaseException:
                 self._file.close()
                 raise
         except OSError as error:
             raise self._cannot_write(error) from None
+
+    def _go_on(self) -> None:
+        """Reads the entries, and cuts half a one off."""
+        self._file.seek(0)
+        end = self._read(self._file)
+        self._file.truncate(end)
+        self._file.seek(max(0, end - 1))
+        if end and self._file.read(1) != b"\n":  # lost in a kill, or in a person's editor
+            self._file.write(b"\n")
+        self._file.seek(0, os.SEEK_END)
 
     def takes_back(self, sha256: str) -> bool:
         """Whether an earlier run wrote an entry of this content that no picture has used up yet.
@@ -82,12 +98,14 @@ class Results:
 
     def _cannot_write(self, error: OSError) -> ResultsError:
         return ResultsError(
-            f"{self.path} cannot be written ({error.strerror}); make room and run this again, or "
-            "name another file."
+            f"{self.path} cannot be written ({error.strerror or error}); make room and run this "
+            "again, or name another file."
         )
 
     def _something_else(self, line: int) -> ResultsError:
-        return ResultsError(f"{self.path} holds something else in line {line}; name another file.")
+        return ResultsError(
+            f"{self.path} holds something else in line {line}; put it right, or name another file."
+        )
 
     def _read(self, file: BinaryIO) -> int:
         """Reads the entries; returns where the last whole one ends."""
@@ -105,15 +123,18 @@ class JsonLines(Results):
     def _read(self, file: BinaryIO) -> int:
         end = 0
         for number, line in enumerate(file, 1):
-            begun = self._BEGINNING.startswith(line[: len(self._BEGINNING)])
-            if not line.endswith(b"\n") and begun:
-                break  # the last one, when the program was killed
+            if line == b"\n":  # a person's
+                end += len(line)
+                continue
             try:
                 entry = json.loads(line)
                 str(entry["image"])
                 if "error" not in entry:
                     self._known[str(entry.get("sha256"))] += 1
             except (ValueError, TypeError, KeyError):
+                begun = self._BEGINNING.startswith(line[: len(self._BEGINNING)])
+                if begun and not line.endswith(b"\n"):
+                    break  # the last one, when the program was killed
                 raise self._something_else(number) from None
             end += len(line)
         return end
@@ -128,38 +149,61 @@ class Csv(Results):
 
     COLUMNS = ("image", "sha256", "caption", "confidence", "confident", "photo", "model", "error")
 
+    _begins = True  # with the names of the columns
+
     def _read(self, file: BinaryIO) -> int:
-        offset = 0
+        at = end = 0
 
         def lines() -> Iterator[str]:
-            nonlocal offset
+            nonlocal at
             for line in file:
-                offset += len(line)
-                if line.endswith(b"\n"):  # else half of a row, when the program was killed
-                    yield line.decode("utf-8", "surrogateescape")
+                at += len(line)
+                yield line.decode("utf-8", "surrogateescape")
 
-        end = 0
         rows = csv.reader(lines(), strict=True)
-        try:
-            for number, row in enumerate(rows, 1):
-                if number == 1 and tuple(row) != self.COLUMNS:
-                    raise self._something_else(1)
-                if len(row) != len(self.COLUMNS):
-                    raise self._something_else(number)
-                entry = dict(zip(self.COLUMNS, row, strict=True))
-                if number > 1 and not entry["error"]:
-                    self._known[entry["sha256"]] += 1
-                end = offset
-        except csv.Error:  # a quote that is open at the end of the file: half of a row
-            pass
-        if end == 0 and offset > 0 and not self._is_half_a_header(file):
-            raise self._something_else(1)
-        self._begins = end == 0
-        return end
+        number = 1
+        while True:
+            try:
+                row, understood = next(rows, None), True
+            except csv.Error:
+                row, understood = [], False
+            if row is None:
+                return end
+            # An empty line is a person's, too.
+            if not (understood and (self._counts(row, number) or (number > 1 and not row))):
+                file.seek(end)
+                rest = file.read()
+                if self._is_half(rest, number, understood and end + len(rest) == at):
+                    return end
+                raise self._something_else(number)
+            self._begins = False
+            end, number = at, rows.line_num + 1
 
-    def _is_half_a_header(self, file: BinaryIO) -> bool:
-        file.seek(0)
-        return self._row(self.COLUMNS).startswith(file.read(1000))
+    def _counts(self, row: list[str], number: int) -> bool:
+        """Whether a row is one of ours, whole; counts its picture as known."""
+        if number == 1:
+            return tuple(row) == self.COLUMNS
+        if len(row) != len(self.COLUMNS):
+            return False
+        entry = dict(zip(self.COLUMNS, row, strict=True))
+        if not entry["error"]:
+            self._known[entry["sha256"]] += 1
+        return True
+
+    def _is_half(self, rest: bytes, number: int, is_a_row: bool) -> bool:
+        """Whether the rest of the file is half of one row, whose program was killed.
+
+        A line break in a cell does not end the row, so half of it may end with one: a quote is open
+        then. If whole rows follow, a person opened it.
+        """
+        if number == 1:
+            return self._row(self.COLUMNS).startswith(rest)
+        if rest.count(b'"') % 2 == 0:
+            return is_a_row and not rest.endswith(b"\n")
+        _, *others = rest.decode("utf-8", "surrogateescape").split("\n")
+        with contextlib.suppress(csv.Error):
+            return all(len(row) != len(self.COLUMNS) for row in csv.reader(others))
+        return False
 
     def _line(self, entry: Mapping[str, Any]) -> bytes:
         row = self._row([_cell(entry.get(column)) for column in self.COLUMNS])
@@ -170,8 +214,10 @@ class Csv(Results):
     @staticmethod
     def _row(cells: Any) -> bytes:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(cells)
-        return text.getvalue().encode("utf-8", "surrogateescape")
+        # Only what may end a line is quoted, and a name may hold a CR as well as a LF.
+        csv.writer(text, lineterminator="\r\n").writerow(cells)
+        row = text.getvalue().removesuffix("\r\n") + "\n"
+        return row.encode("utf-8", "surrogateescape")
 
 
 def _cell(value: Any) -> Any:

@@ -18,14 +18,20 @@ RAW_SUFFIXES = (
 )
 # Kinds that are not read are among them, so that no photo is passed over in silence.
 PICTURE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".pjpeg", ".pjp", ".mpo", ".png", ".webp"),
+    *(".gif", ".bmp", ".dib", ".tif", ".tiff"),
     *(".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".jpf", ".jxl", ".ppm", ".pgm", ".pnm"),
     *(".tga", ".psd", *RAW_SUFFIXES),
 )
-# What Synology, QNAP, macOS and Windows put beside photos.
+# What Synology, QNAP, macOS, Windows and Linux put beside photos.
 _LITTER_FOLDERS = frozenset(
-    ("@eadir", "#recycle", "#snapshot", "__macosx", "@recycle", ".@__thumb")
+    (
+        *("@eadir", "#recycle", "#snapshot", "@tmp", "@recycle", "@__thumb", ".@__thumb"),
+        *("__macosx", "$recycle.bin", "system volume information", "lost+found"),
+    )
 )
+# A program's own store: of each photo it holds several sizes, and nothing is to be written there.
+_LIBRARIES = (".photoslibrary", ".photolibrary", ".aplibrary", ".lrdata")
 _LITTER_FILES = ("._", "synophoto_thumb", "thumbs.db", "desktop.ini", ".ds_store")
 # Files that belong to a picture.
 _BESIDE = (".xmp", ".txt")
@@ -86,6 +92,8 @@ class Walk:
     def _enters(self, place: str, name: str) -> bool:
         if name.lower() in _LITTER_FOLDERS:
             self.passed_over[f"{name} folders"] += 1
+        elif (suffix := os.path.splitext(name)[1].lower()) in _LIBRARIES:
+            self.passed_over[f"{suffix} folders"] += 1
         elif name.startswith("."):
             self.passed_over["hidden folders"] += 1
         elif os.path.islink(os.path.join(place, name)):

@@ -6,14 +6,17 @@ A person's words are never replaced unless that is asked for. Files are replaced
 from __future__ import annotations
 
 import contextlib
+import html
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from captioner.collection.atomic import replaced, write_whole
 from captioner.collection.embedded import words_in
+from captioner.collection.shown import shown
 from captioner.collection.walk import RAW_SUFFIXES
 from captioner.collection.xmp import ALT_TEXT, DESCRIPTION, Xmp, XmpError
 from captioner.errors import CaptionerError
@@ -70,20 +73,20 @@ class XmpSidecar:
 
     def path(self, picture: Path) -> Path:
         for name in (picture.name + ".xmp", picture.name + ".XMP", picture.stem + ".xmp"):
-            if (sidecar := picture.with_name(name)).exists():
+            if os.path.exists(sidecar := picture.with_name(name)):  # False if it is too long
                 return sidecar
         return picture.with_name(picture.name + ".xmp")
 
     def existing(self, picture: Path) -> str:
         sidecar = self.path(picture)
-        if sidecar.exists() and (words := _opened(sidecar).person_words()):
+        if os.path.exists(sidecar) and (words := _opened(sidecar).person_words()):
             return f"{words[0]} in {sidecar.name}"
         words = words_in(picture)
         return f"{words[0]} in the picture" if words else ""
 
     def write(self, picture: Path, words: Words, if_exists: str) -> None:
         sidecar = self.path(picture)
-        xmp = _opened(sidecar) if sidecar.exists() else Xmp()
+        xmp = _opened(sidecar) if os.path.exists(sidecar) else Xmp()
         fill(xmp, words, if_exists)
         with _reported(sidecar):
             write_whole(sidecar, xmp.to_bytes())
@@ -108,7 +111,7 @@ def _opened(sidecar: Path) -> Xmp:
     try:
         return Xmp(content)
     except XmpError as error:
-        raise WriteError(f"{sidecar} is damaged: {error}; it was left as it is.") from None
+        raise WriteError(f"{shown(sidecar)} is damaged: {error}; it was left as it is.") from None
 
 
 class TextFile:
@@ -137,7 +140,8 @@ class TextFile:
 class Embedded:
     """EXIF, IPTC and XMP in the photo itself, by ExifTool; the pixels are not touched.
 
-    ExifTool changes a copy, which then takes the place of the photo and keeps its times.
+    ExifTool changes a copy, which then takes the place of the photo and keeps its times. The copy
+    is in a folder of our own, since ExifTool gives some characters of a path a meaning.
 
     Raises:
         WriteError: ExifTool is not installed.
@@ -155,6 +159,7 @@ class Embedded:
                 "use --write xmp."
             )
         self._exiftool = _ExifTool(program)
+        self._folder = tempfile.TemporaryDirectory(prefix="captioner-")
 
     def existing(self, picture: Path) -> str:
         words = words_in(picture)
@@ -164,8 +169,8 @@ class Embedded:
         suffix = picture.suffix.lower()
         if suffix in RAW_SUFFIXES or suffix not in self._KINDS:
             raise WriteError(
-                f"{picture} stays as it is, since captions are not embedded into {suffix or 'such'}"
-                " files; use --write xmp."
+                f"{shown(picture)} stays as it is, since captions are not embedded into "
+                f"{suffix or 'such'} files; use --write xmp."
             )
         text = words.caption
         if if_exists == "append" and (old := words_in(picture)):
@@ -178,16 +183,21 @@ class Embedded:
             "XMP-iptcCore:AltTextAccessibility": words.alt_text,
             "XMP-photoshop:CaptionWriter": words.tool,
         }
-        with _reported(picture), replaced(picture) as new:
-            shutil.copyfile(picture, new)
-            if reason := self._exiftool.write(new, values, words.tool):
+        with _reported(picture):
+            copy = Path(self._folder.name, f"copy{suffix}")
+            shutil.copyfile(picture, copy)
+            if reason := self._exiftool.write(copy, values, words.tool):
                 raise WriteError(
-                    f"{picture} cannot be written by ExifTool ({reason}); it was left as it is."
+                    f"{shown(picture)} cannot be written by ExifTool ({reason}); it was left as it "
+                    "is."
                 )
-            shutil.copystat(picture, new)
+            with replaced(picture) as new:
+                shutil.copyfile(copy, new)
+                shutil.copystat(picture, new)
 
     def close(self) -> None:
         self._exiftool.close()
+        self._folder.cleanup()
 
 
 class _ExifTool:
@@ -205,14 +215,16 @@ class _ExifTool:
         assignments = {**values, "XMP-xmp:CreatorTool": tool}
         self._tool.execute(
             *("-charset", "iptc=UTF8", "-codedcharacterset=utf8"),
-            *(_argument(f"-{name}={value}") for name, value in assignments.items()),
+            "-E",  # the values are in HTML's escapes
+            *(f"-{name}={_escaped(value)}" for name, value in assignments.items()),
             # The program that made the picture keeps its name.
             *("-tagsfromfile", "@", "-XMP-xmp:CreatorTool"),
-            *("-overwrite_original", _argument(os.fspath(picture))),
+            *("-overwrite_original", os.fspath(picture)),
+            raw_bytes=True,  # what it says about a file need not be valid text
         )
         if self._tool.last_status == 0:
             return ""
-        said = str(self._tool.last_stderr).strip()
+        said = bytes(self._tool.last_stderr).decode("utf-8", "replace").strip()
         return said.split(" - /")[0].splitlines()[0] if said else "no reason given"
 
     def close(self) -> None:
@@ -220,12 +232,10 @@ class _ExifTool:
             self._tool.terminate()
 
 
-def _argument(text: str) -> bytes:
-    """An argument in ExifTool's own escapes, since it reads one a line."""
-    content = os.fsencode(text)
-    for plain, escaped in ((b"\\", b"\\\\"), (b"\n", b"\\n"), (b"\r", b"\\r")):
-        content = content.replace(plain, escaped)
-    return b"#[CSTR]" + content
+def _escaped(text: str) -> str:
+    """A value for ExifTool, which reads an argument a line and drops a blank at the beginning."""
+    lines = html.escape(text, quote=False).replace("\n", "&#10;").replace("\r", "&#13;")
+    return f"&#32;{lines[1:]}" if lines.startswith(" ") else lines
 
 
 @contextlib.contextmanager
@@ -234,7 +244,7 @@ def _reported(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise WriteError(f"{path} cannot be written ({error.strerror}).") from None
+        raise WriteError(f"{shown(path)} cannot be written ({error.strerror}).") from None
 
 
 WRITERS: Mapping[str, type[XmpSidecar | TextFile | Embedded]] = {

@@ -28,7 +28,7 @@ import zlib
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from captioner.errors import (
     BrokenPictureError,
     NoPictureError,
+    PictureError,
     PictureTooLargeError,
     UnsupportedPictureError,
 )
@@ -49,7 +50,8 @@ if TYPE_CHECKING:
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[np.uint8]"
 
-MAX_BYTES = 20 * 2**20
+# Against memory only. A server has a limit of its own for uploads (CAPTIONER_MAX_UPLOAD_MB).
+MAX_BYTES = 2**30
 MAX_PIXELS = 50_000_000
 # A kind that is decoded at reduced size may have more pixels, since its memory is what counts.
 REDUCED_FACTOR = 4
@@ -64,7 +66,10 @@ _MAX_SCANS = 200
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2),
           (0, 1, 1, 2))  # fmt: skip
 _MAX_FRAMES = 50  # of an animation that are looked at
-_MAX_PREVIEWS = 64  # of a raw file that are looked at
+# Parts of JPEGs that are looked at in a raw file. Some hold the sensor's data as a thousand JPEGs.
+_MAX_MARKERS = 100_000
+_MAX_PARTS = 100  # before a JPEG's size
+_MAX_PREVIEWS = 8  # that are opened, the largest first
 _FLAT = 3  # levels by which pixels of a flat colour differ at most
 
 # Plug-in classes of Pillow. `Image.open` would try others, and has a pixel limit for the process.
@@ -82,7 +87,26 @@ _READERS = {
     "TGA": ("PIL.TgaImagePlugin", "TgaImageFile"),
     JPEG_XL: ("pillow_jxl.JpegXLImagePlugin", "JXLImageFile"),
 }
-_ORIENTATION, _DNG_VERSION, _SUBFILE_TYPE, _MAKE, _SUB_IFDS = 0x0112, 0xC612, 0xFE, 0x10F, 0x14A
+_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = (
+    0xFE,
+    0x100,
+    0x101,
+    0x102,
+    0x103,
+    0x106,
+)
+_MAKE, _ORIENTATION, _SAMPLES, _PLANES, _SUB_IFDS, _FORMAT = (
+    0x10F,
+    0x112,
+    0x115,
+    0x11C,
+    0x14A,
+    0x153,
+)
+_DNG_VERSION = 0xC612
+# Photometric interpretations of a sensor's own data, and compressions of camera makers.
+_OF_A_SENSOR = (32803, 34892)
+_OF_A_MAKER = (32767, 32769, 32770, 34713, 65000, 65535)
 
 # Pillow warns of odd metadata, which is dropped. The filters are the process's, hence the lock.
 _WARNINGS = threading.Lock()
@@ -132,9 +156,10 @@ def read_picture(
         raise UnsupportedPictureError(_unsupported(kind))
     try:
         if kind == RAW:
-            return _decode_raw(data, max_pixels, shortest_side_at_least)
+            preview = _largest_preview(data)
+            return _decode_preview(data, preview, max_pixels, shortest_side_at_least)
         return _decode(kind, data, max_pixels, shortest_side_at_least)
-    except (PictureTooLargeError, BrokenPictureError):
+    except PictureError:
         raise
     except Exception as error:  # decoders fail in many ways on damaged files
         if type(error).__name__ == "DecompressionBombError":
@@ -223,29 +248,36 @@ def _too_many_bytes(size: int, max_bytes: int) -> PictureTooLargeError:
 # Decoding
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _decode(
     kind: str, data: bytes, max_pixels: int, shortest_side_at_least: int | None
 ) -> NDArray[np.uint8]:
     module, name = _READERS[kind]
+    if kind == "TIFF" and (preview := _preview_of_tiff(data)) is not None:
+        return _decode_preview(data, preview, max_pixels, shortest_side_at_least)
     if kind == "PNG":
         data = _essential_png(data)
     if kind == "WebP":  # its decoder reserves memory for all pixels at once
         _check_size(*_webp_size(data), max_pixels)
     file = _MeteredFile(data)
-    with _WARNINGS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet():
         image = getattr(import_module(module), name)(file)
-        raw = kind == "TIFF" and _is_raw(image, data)
+        if kind == "TIFF":
+            _check_planes(image)
         divisor = 1
         if kind == "JPEG":
             _check_scans(image, file, data)
             divisor = _divisor(image, shortest_side_at_least)
         _check_size(image.width, image.height, max_pixels, divisor)
         orientation = _orientation(image) if kind not in ("TIFF", "HEIC") else 1
-        if kind not in ("JPEG", "PNG", "WebP") and not raw:  # these warn while they load, too
+        if kind not in ("JPEG", "PNG", "WebP"):  # these warn while they load, too
             image.load()
-    if raw:
-        return _decode_raw(data, max_pixels, shortest_side_at_least)
     with image:
         image.decodermaxblock = max(image.decodermaxblock, len(data))  # in one piece: it is faster
         if divisor > 1:
@@ -257,6 +289,20 @@ def _decode(
         if kind in ("GIF", "WebP", "AVIF") and _is_flat(rgb):
             rgb = _later_frame(image, rgb, max_pixels)
     return _upright(rgb, orientation)
+
+
+def _check_planes(image: Any) -> None:
+    """Refuses what Pillow reads wrongly: colours of 16 bits in separate planes.
+
+    Raises:
+        UnsupportedPictureError: it is one of these.
+    """
+    tags = image.tag_v2
+    if tags.get(_PLANES) == 2 and tags.get(_SAMPLES, 1) > 1 and max(tags.get(_BITS, (1,))) > 8:
+        raise UnsupportedPictureError(
+            "The TIFF picture keeps colours of 16 bits in separate planes, which is not read here; "
+            "save it with interleaved colours or with 8 bits."
+        )
 
 
 def _divisor(image: Image.Image, shortest_side_at_least: int | None) -> int:
@@ -392,42 +438,114 @@ def _later_frame(image: Any, first: NDArray[np.uint8], max_pixels: int) -> NDArr
 # A camera's raw files
 
 
-def _is_raw(image: Any, data: bytes) -> bool:
-    """Whether a TIFF is a raw file, whose first picture is a thumbnail."""
-    tags = image.tag_v2
-    if _DNG_VERSION in tags or data[8:10] == b"CR":
-        return True
-    return _MAKE in tags and (_SUB_IFDS in tags or tags.get(_SUBFILE_TYPE) == 1)
+class _Preview(NamedTuple):
+    """Where a JPEG begins in a raw file, and its pixels; `pixels` is 0 where there is none."""
+
+    pixels: int = 0
+    at: int = 0
 
 
-def _decode_raw(
-    data: bytes, max_pixels: int, shortest_side_at_least: int | None
+def _preview_of_tiff(data: bytes) -> _Preview | None:
+    """What to read of a raw file that is a TIFF by its first bytes; None for an ordinary TIFF.
+
+    The first picture in a raw file is a thumbnail, or the sensor's own data. An ordinary TIFF may
+    have a camera's name and further sizes of itself, too; its first picture is the largest then.
+    """
+    tags = _first_directory(data)
+    certain = (
+        _DNG_VERSION in tags
+        or data[8:10] == b"CR"
+        or tags.get(_PHOTOMETRIC) in _OF_A_SENSOR
+        or tags.get(_COMPRESSION) in _OF_A_MAKER
+    )
+    is_part = tags.get(_SUBFILE_TYPE) == 1 or not tags.get(_WIDTH)
+    if not certain and not (_MAKE in tags and (is_part or _SUB_IFDS in tags)):
+        return None
+    preview = _largest_preview(data)
+    own = 0 if is_part else tags[_WIDTH] * tags.get(_HEIGHT, 0)
+    return preview if certain or preview.pixels > own else None
+
+
+def _first_directory(data: bytes) -> dict[int, int]:
+    """The tags in the first directory of a TIFF, with their first values where these are numbers.
+
+    Pillow's reader refuses the directories of some raw files.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    is_big = data[2:4] in (b"+\0", b"\0+")
+    tags: dict[int, int] = {}
+    try:
+        (at,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, 8 if is_big else 4)
+        (count,) = struct.unpack_from(order + ("Q" if is_big else "H"), data, at)
+        entry = struct.Struct(order + ("HHQ8s" if is_big else "HHI4s"))
+        at += 8 if is_big else 2
+        for number in range(min(count, 1000)):
+            tag, kind, _, value = entry.unpack_from(data, at + number * entry.size)
+            number_of = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}.get(kind, "")
+            tags[tag] = struct.unpack_from(order + number_of, value)[0] if number_of else 0
+    except struct.error:  # it ends before
+        pass
+    return tags
+
+
+def _largest_preview(data: bytes) -> _Preview:
+    """The largest JPEG inside a raw file that can be opened."""
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    found = []
+    left, at = _MAX_MARKERS, data.find(b"\xff\xd8\xff")
+    while at >= 0 and left > 0:
+        pixels, looked_at = _jpeg_pixels(data, at)
+        left -= looked_at
+        if pixels:
+            found.append(_Preview(pixels, at))
+        at = data.find(b"\xff\xd8\xff", at + 1)
+    for preview in sorted(found, reverse=True)[:_MAX_PREVIEWS]:
+        # The sensor's own data and chance may look like a JPEG, too.
+        with contextlib.suppress(Exception), _quiet():
+            JpegImageFile(io.BytesIO(data[preview.at :])).close()
+            return preview
+    return _Preview()
+
+
+def _jpeg_pixels(data: bytes, at: int) -> tuple[int, int]:
+    """How many pixels the JPEG there says it has, and how many of its parts were looked at.
+
+    0 pixels where it is none that a program shows, such as the lossless ones of sensors.
+    """
+    at += 2
+    for looked_at in range(1, _MAX_PARTS):
+        if at + 10 > len(data) or data[at] != 0xFF:
+            return 0, looked_at
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker in (0xC0, 0xC1, 0xC2):
+            bits, height, width, components = struct.unpack_from(">BHHB", data, at + 4)
+            return (width * height if bits == 8 and components in (1, 3, 4) else 0), looked_at
+        if marker < 0xC0 or marker in (0xC3, 0xD8, 0xD9, 0xDA):
+            return 0, looked_at
+        at += 2 + length
+    return 0, _MAX_PARTS
+
+
+def _decode_preview(
+    data: bytes, preview: _Preview, max_pixels: int, shortest_side_at_least: int | None
 ) -> NDArray[np.uint8]:
-    """The largest JPEG inside a raw file, turned as the raw file says.
+    """The preview, turned as it says itself or else as the raw file says.
 
     Raises:
         BrokenPictureError: there is none.
     """
     from PIL.JpegImagePlugin import JpegImageFile
 
-    best, best_pixels, own_orientation = b"", 0, 1
-    at = -1
-    for _ in range(_MAX_PREVIEWS):
-        at = data.find(b"\xff\xd8\xff", at + 1)
-        if at < 0:
-            break
-        preview = data[at:]
-        # The sensor's own data and chance may look like a JPEG, too.
-        with contextlib.suppress(Exception), JpegImageFile(io.BytesIO(preview)) as image:
-            if image.width * image.height > best_pixels:
-                best, best_pixels = preview, image.width * image.height
-                own_orientation = _orientation(image)
-    if not best:
+    if not preview.pixels:
         raise BrokenPictureError(
             "The raw file has no preview that can be read; develop it to a JPEG first."
         )
-    rgb = _decode("JPEG", best, max_pixels, shortest_side_at_least)
-    return rgb if own_orientation != 1 else _upright(rgb, _raw_orientation(data))
+    jpeg = data[preview.at :]
+    with _quiet(), JpegImageFile(io.BytesIO(jpeg)) as image:
+        own = _orientation(image)
+        orientation = _raw_orientation(data) if own == 1 else 1
+    return _upright(_decode("JPEG", jpeg, max_pixels, shortest_side_at_least), orientation)
 
 
 def _raw_orientation(data: bytes) -> int:
@@ -504,18 +622,21 @@ def _rgb_of(image: Image.Image) -> NDArray[np.uint8]:
         return np.array(image)
     if clear and image.format == "BMP":  # many BMPs leave the fourth byte 0
         clear = image.getextrema()[-1] != (0, 0)
-    thirty_two_bits = image.mode in ("I", "F")
-    black, white = _extremes(image) if thirty_two_bits else (0.0, 0.0)
+    values_of = _values_of(image) if image.mode in ("I", "F") else None
+    black, white = _extremes(image, values_of) if values_of else (0.0, 0.0)
+    # Pillow inverts the others.
+    is_negative = image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0  # type: ignore[attr-defined]
 
     def convert(rows: slice) -> NDArray[np.uint8]:
         strip = _strip(image, rows)
         if image.mode.startswith("I;16"):
             values = np.asarray(strip).astype(np.uint16, copy=False)
             grey = cv2.convertScaleAbs(values, alpha=1 / 257)
-            return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
-        if thirty_two_bits:
-            shades = (_finite(strip) - black) * (255 / max(white - black, 1e-9))
-            return cv2.cvtColor(shades.round().astype(np.uint8), cv2.COLOR_GRAY2RGB)
+            return cv2.cvtColor(255 - grey if is_negative else grey, cv2.COLOR_GRAY2RGB)
+        if values_of:
+            values = np.nan_to_num(values_of(strip), nan=black, posinf=white, neginf=black)
+            shades = ((values - black) * (255 / max(white - black, 1e-9))).round().astype(np.uint8)
+            return cv2.cvtColor(255 - shades if is_negative else shades, cv2.COLOR_GRAY2RGB)
         if clear:
             return _on_white(np.array(strip.convert("RGBA")))
         return np.array(strip.convert("RGB"))
@@ -527,18 +648,33 @@ def _strip(image: Image.Image, rows: slice) -> Image.Image:
     return image.crop((0, rows.start, image.width, rows.stop))
 
 
-def _extremes(image: Image.Image) -> tuple[float, float]:
-    """The darkest and the lightest value: 32 bits have no other black and white to agree on."""
+def _values_of(image: Any) -> Callable[[Image.Image], NDArray[np.float64]]:
+    """What reads the values of a strip of a picture of 32 bits."""
+    tags = image.tag_v2 if image.format == "TIFF" else {}
+    # Pillow has no mode for numbers without a sign, which are a TIFF's default.
+    is_unsigned = image.mode == "I" and tags.get(_BITS) == (32,) and tags.get(_FORMAT, (1,)) == (1,)
+
+    def values(strip: Image.Image) -> NDArray[np.float64]:
+        array = np.asarray(strip)
+        return (array.view(np.uint32) if is_unsigned else array).astype(np.float64)
+
+    return values
+
+
+def _extremes(
+    image: Image.Image, values_of: Callable[[Image.Image], NDArray[np.float64]]
+) -> tuple[float, float]:
+    """The darkest and the lightest value: 32 bits have no other black and white to agree on.
+
+    What is no number, as in the gaps of maps, does not count.
+    """
     black, white = math.inf, -math.inf
     for rows in _strips(image.height, image.width):
-        values = _finite(_strip(image, rows))
-        black, white = min(black, float(values.min())), max(white, float(values.max()))
-    return black, white
-
-
-def _finite(image: Image.Image) -> NDArray[np.float64]:
-    """The values of a picture of 32 bits, with 0 for what is no number."""
-    return np.nan_to_num(np.asarray(image).astype(np.float64), copy=False, posinf=0, neginf=0)
+        values = values_of(_strip(image, rows))
+        values = values[np.isfinite(values)]
+        if values.size:
+            black, white = min(black, float(values.min())), max(white, float(values.max()))
+    return (black, white) if black <= white else (0.0, 0.0)
 
 
 def _on_white(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:

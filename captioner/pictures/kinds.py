@@ -33,9 +33,9 @@ def kind_of(data: bytes) -> str:
         # The last character may be cut in two.
         text = data[:1000].decode("utf-8", errors="strict" if len(data) <= 1000 else "ignore")
     except UnicodeDecodeError:
-        return "something else"
+        return "a file of an unknown kind"
     control = sum(c < " " and c not in "\t\r\n\f\x1b" for c in text)
-    return "text" if text and not control and "\x7f" not in text else "something else"
+    return "text" if text and not control and "\x7f" not in text else "a file of an unknown kind"
 
 
 _MAGIC = [

@@ -205,6 +205,70 @@ class TestBadRequests:
         yield
         assert send(client, (picture(), "a.jpg")).status_code == 200
 
+    @pytest.mark.parametrize(
+        ("disposition", "name"),
+        [
+            (b'form-data; name="image"; filename="a.jpg"', "a.jpg"),
+            (b'form-data; name="image"; filename=""', "photo"),
+            (b'form-data; name="image"', "photo"),
+            (b'form-data; filename="a.jpg"', "a.jpg"),
+            (b'form-data; name=""; filename="a.jpg"', "a.jpg"),
+            (b"form-data", "photo"),
+            (b'form-data; name="image"; filename="caf\xe9.jpg"', "caf\xe9.jpg"),
+            ('form-data; name="image"; filename="caf\xe9.jpg"'.encode(), "caf\xe9.jpg"),
+            (b"form-data; name=\"image\"; filename*=utf-8''caf%C3%A9.jpg", "caf\xe9.jpg"),
+            (b'form-data; name="image"; filename="\x81\x8d.jpg"', ".jpg"),
+        ],
+    )
+    @pytest.mark.parametrize("size", ["small", "2 MB"])
+    def test_a_picture_of_any_client_is_taken(
+        self,
+        client: FlaskClient,
+        relay: Relay,
+        picture: Callable[..., bytes],
+        disposition: bytes,
+        name: str,
+        size: str,
+    ) -> None:
+        """Whatever its part says of its name; a good one beside it, and the options, are read."""
+        photo = picture() + bytes(2_000_000 if size == "2 MB" else 0)
+        parts = (
+            b"Content-Disposition: " + disposition + b"\r\n\r\n" + photo,
+            b'Content-Disposition: form-data; name="image"; filename="b.jpg"\r\n\r\n' + picture(),
+            b'Content-Disposition: form-data; name="max_candidates"\r\n\r\n1',
+        )
+        body = b"".join(b"--x\r\n" + part + b"\r\n" for part in parts) + b"--x--\r\n"
+        response = client.post(
+            "/api/captions", data=body, content_type="multipart/form-data; boundary=x"
+        )
+        assert response.status_code == 200
+        assert response.json
+        assert [len(result["candidates"]) for result in response.json["results"]] == [1, 1]
+        assert [sent["image_path"] for sent in relay.of("predict")] == [name, "b.jpg"]
+
+    @pytest.mark.parametrize(
+        ("kind", "body", "reason"),
+        [
+            ("multipart/form-data", b"--x--", "names no boundary"),
+            ("multipart/form-data; boundary=", b"--x--", "names no boundary"),
+            ("multipart/form-data; boundary=\xe9", b"--x--", "names no boundary"),
+            ("multipart/form-data; boundary=y", b"--x\r\n\r\n--x--", "begins with the boundary"),
+            ("multipart/form-data; boundary=x", b"--x\r\nA: b\r\n\r\nc\r\n--x--", "first part"),
+            (
+                "multipart/form-data; boundary=x",
+                b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nabc',
+                "ends before its last part does",
+            ),
+        ],
+    )
+    def test_what_is_wrong_with_a_form_is_said(
+        self, client: FlaskClient, kind: str, body: bytes, reason: str
+    ) -> None:
+        for address in ("/api/captions", "/"):
+            response = client.post(address, data=body, content_type=kind)
+            assert response.status_code == 400
+            assert reason in response.get_data(as_text=True)
+
     def test_no_file(self, client: FlaskClient) -> None:
         for data in ({}, {"image": "a text"}, {"other": (io.BytesIO(b"x"), "a.jpg")}):
             response = client.post(

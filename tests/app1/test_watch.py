@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -125,6 +126,31 @@ def test_to_the_wall(tmp_path: Path, run: Callable[..., Process], picture: Any) 
     assert (event, caption["image_path"]) == ("prediction", "a.png")
     assert caption["thumbnail"].startswith("data:image/jpeg;base64,")
     assert own.stop() == 0
+    viewer.close()
+    relay.kill()
+
+
+def test_no_name_ends_the_watch(tmp_path: Path, run: Callable[..., Process], picture: Any) -> None:
+    relay = Relay(tmp_path / "state")
+    viewer = WireClient(relay)
+    viewer.history()
+    folder = tmp_path / "door"
+    folder.mkdir()
+    own = run(
+        folder, "--publish", "--write", "xmp", RELAY_PORT=relay.port, RELAY_TOKEN=TOKEN,
+        CAPTIONER_STATE=tmp_path / "own",
+    )  # fmt: skip
+    wait_until(lambda: own.says("watching"))
+    names = [b"bad \xff.png", b"two\nlines.png", "\u202egnp.png".encode(), b"x" * 251 + b".png"]
+    for name in [*names, b"z.png"]:
+        (folder / os.fsdecode(name)).write_bytes(picture("png", (255, 0, 0)))
+    wait_until(lambda: any("z.png" in line for line in own.lines))
+    sent = {viewer.receive()[1]["image_path"] for _ in range(4)}
+    assert sent == {"bad .png", "twolines.png", "gnp.png", "z.png"}
+    assert own.stop() == 0
+    assert own.says("File name too long")
+    shown = [json.dumps(os.fsdecode(os.path.join(os.fsencode(folder), n))) for n in names[:3]]
+    assert {line.split("\t")[0] for line in own.lines} == {*shown, str(folder / "z.png")}
     viewer.close()
     relay.kill()
 

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 
 from captioner.captioner import Candidate, Caption, Captioner
 from captioner.cli import main
+from captioner.collection.writers import TextFile
 from captioner.errors import BrokenPictureError, ModelFolderError
 from tests.kit import ROOT
 
@@ -155,6 +157,96 @@ def test_a_line_break_in_a_name_breaks_no_line(
     assert len(lines) == 3
 
 
+ODD_NAMES = [
+    b"two\nlines", b"tab\t", b"\x1b[31mred", b"delete\x7f", "next\x85line".encode(),
+    "\x9b31m".encode(), "\u2028 and \u2029".encode(), "\u202egpj.exe".encode(),
+    "\u2066\u2069".encode(), b"bad \xff\xfe",
+]  # fmt: skip
+PLAIN_NAMES = [
+    "caf\xe9 \u72ac",
+    "\U0001f468\u200d\U0001f469",
+    "100 % $a @b # 'c'",
+    "\u0627\u0644\u0628\u062d\u0631",
+    "\xa0",
+]
+
+
+def test_no_name_breaks_a_line_or_looks_like_another(
+    loaded: list[StandIn], album: Path, capsys: Output
+) -> None:
+    """In the caption's line, in an error's and in the summary."""
+    shutil.rmtree(album)
+    for name in [*map(os.fsdecode, ODD_NAMES), *PLAIN_NAMES]:
+        for folder, text in (("good", "A cat."), ("bad", "broken")):
+            Path(folder).mkdir(exist_ok=True)
+            Path(folder, f"{name}.jpg").write_text(text)
+        Path("good", f"a.{name}").touch()
+        Path("good", f"{name}.xmp").mkdir()  # cannot be read
+    assert main(["caption", "good", "bad"]) == 1
+    out, err = capsys.readouterr()
+    for folder, lines in (("good", out.split("\n")), ("bad", err.split("\n"))):
+        assert len(lines) == len(ODD_NAMES) + len(PLAIN_NAMES) + 1 + (folder == "bad")
+        for odd in ODD_NAMES:
+            name = json.dumps(f"{folder}/{os.fsdecode(odd)}.jpg")
+            assert [line for line in lines if name in line], name
+        for name in PLAIN_NAMES:
+            assert [line for line in lines if f"{folder}/{name}.jpg" in line], name
+    assert main(["caption", "good", "--write", "xmp"]) == 1
+    for text in (out, err, capsys.readouterr().err):
+        assert not re.search(
+            r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", text
+        )
+        text.encode()
+
+
+def test_what_is_no_photo_is_marked(loaded: list[StandIn], album: Path, capsys: Output) -> None:
+    (album / "a.png").write_text("A guess.")
+    marked = "Not a photo that I can describe. A guess: A guess.\n"
+    assert main(["caption", "album/a.png"]) == 0
+    assert capsys.readouterr().out == marked
+    assert main(["caption", "album/a.png", "album/b.JPG"]) == 0
+    assert capsys.readouterr().out == f"album/a.png\t{marked}album/b.JPG\tA dog runs.\n"
+
+
+def test_stores_and_litter_are_passed_over_unless_they_are_named(
+    loaded: list[StandIn], album: Path, capsys: Output
+) -> None:
+    shutil.rmtree(album / "@eaDir")
+    names = [
+        "@eaDir", "#recycle", "#snapshot", "@tmp", "@Recycle", "@__thumb", ".@__thumb", "__MACOSX",
+        "$RECYCLE.BIN", "System Volume Information", "lost+found",
+    ]  # fmt: skip
+    stores = ["Photos Library.photoslibrary", "Old.aplibrary", "Catalog Previews.lrdata"]
+    for name in names + stores:
+        (album / name / "deep").mkdir(parents=True)
+        (album / name / "deep" / "a.jpg").write_text(name)
+    main(["caption", "album"])
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    for name in [*names, ".photoslibrary", ".aplibrary", ".lrdata"]:
+        assert f"{name} folders (1)" in err
+    main(["caption", *(str(album / name) for name in stores)])
+    assert [text for text, _, _ in loaded[-1].asked] == stores
+
+
+def test_every_suffix_of_a_jpeg(loaded: list[StandIn], album: Path, capsys: Output) -> None:
+    shutil.rmtree(album)
+    album.mkdir()
+    for suffix in ("jpg", "JPEG", "jpe", "jfif", "jif", "jfi", "pjpeg", "pjp", "mpo"):
+        (album / f"a.{suffix}").write_text("A dog runs.")
+    assert main(["caption", "album"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 9
+
+
+def test_names_that_begin_with_a_dash(loaded: list[StandIn], album: Path, capsys: Output) -> None:
+    for name in ("-a.jpg", "--jsonl", "--"):
+        Path(name).write_text(f"Photo {name}.")
+    assert main(["caption", "--beam-size", "1", "--", "-a.jpg"]) == 0
+    assert capsys.readouterr().out == "Photo -a.jpg.\n"
+    assert main(["caption", "--", "album/b.JPG", "--jsonl", "-a.jpg"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
 def test_links_to_folders_are_counted(loaded: list[StandIn], album: Path, capsys: Output) -> None:
     (album / "again").symlink_to(album)
     main(["caption", "album"])
@@ -180,8 +272,8 @@ def test_settings_hold_here_too(
     assert loaded[0].model == "other"
     assert loaded[0].asked == [("A dog runs.", 3, 1000)]
     (album / "large.jpg").write_bytes(b"x" * (2**20 + 1))
-    assert main(["caption", "album/large.jpg"]) == 1
-    assert "at most 1 MB" in capsys.readouterr().err
+    assert main(["caption", "album/large.jpg"]) == 0, "that limit is one of uploads"
+    capsys.readouterr()
     monkeypatch.setenv("APP1_PROT", "5001")
     assert main(["caption", "album/b.JPG"]) == 2
     assert "did you mean APP1_PORT?" in capsys.readouterr().err
@@ -270,6 +362,80 @@ class TestResults:
             assert self.run("album", to=file) == 0
             assert Path(file).read_bytes() == whole
 
+    @pytest.mark.parametrize(
+        "row",
+        [
+            'x.jpg,0,"My "own" words.",0.5,true,true,m,',
+            'x.jpg,0,"My words.,0.5,true,true,m,',
+            "x.jpg,0,My words, of two parts.,0.5,true,true,m,",
+            "x.jpg,0,My\rwords.,0.5,true,true,m,",
+            "My own line.",
+            '"My own line."x',
+        ],
+    )
+    @pytest.mark.parametrize("place", ["before others", "last"])
+    def test_what_a_person_made_of_a_row_is_never_cut_off(
+        self, loaded: list[StandIn], album: Path, capsys: Output, row: str, place: str
+    ) -> None:
+        self.run("album", to="captions.csv")
+        header, first, *others = Path("captions.csv").read_text().splitlines()
+        lines = [header, first, row, *others] if place == "before others" else [header, first, row]
+        # An open quote in the last row cannot be told from a kill, so a whole one is after it.
+        lines += [first] if row.count('"') == 1 else []
+        for end in ("\n", "") if row.endswith("x") else ("\n",):
+            content = ("\n".join(lines) + end).encode()
+            Path("captions.csv").write_bytes(content)
+            assert self.run("album", to="captions.csv") == 1
+            assert "captions.csv holds something else in line 3" in capsys.readouterr().err
+            assert Path("captions.csv").read_bytes() == content
+
+    @pytest.mark.parametrize("file", ["captions.jsonl", "captions.csv"])
+    def test_a_last_line_without_its_end_and_empty_lines_are_kept(
+        self, loaded: list[StandIn], album: Path, file: str
+    ) -> None:
+        self.run("album/b.JPG", to=file)
+        edited = Path(file).read_text().replace("A dog runs.", "My dog runs.")
+        for content in (edited, edited.removesuffix("\n"), edited + "\n\n"):
+            Path(file).write_text(content)
+            self.run("album/b.JPG", "album/beach", to=file)
+            assert Path(file).read_text().startswith(content)
+            assert len(loaded[-1].asked) == 1
+
+    @pytest.mark.parametrize("file", ["captions.jsonl", "captions.csv"])
+    def test_every_character_of_a_name_comes_back(
+        self, loaded: list[StandIn], album: Path, file: str
+    ) -> None:
+        codes = [*range(1, 256), 0x2028, 0x2029, 0x202E, 0xDC80, 0xDCFF, 0x1F600]
+        for code in set(codes) - {ord("/"), 0xDC80 - 0xDC00}:
+            (album / f"_{chr(code)}_.jpg").write_text(f"Photo {code}.")
+        self.run("album", to=file)
+        before = Path(file).read_bytes()
+        self.run("album", to=file)
+        again = Path(file).read_bytes()
+        assert again.startswith(before)
+        text = again.decode("utf-8", "surrogateescape")
+        names = (
+            [row[0] for row in csv.reader(io.StringIO(text, newline=""))]
+            if file.endswith(".csv")
+            else [json.loads(line)["image"] for line in text.splitlines()]
+        )
+        assert {f"_{chr(code)}_.jpg" for code in codes if code not in (47, 128)} <= {
+            Path(name).name for name in names
+        }
+
+    @pytest.mark.parametrize("option", ["--output", "--csv"])
+    def test_pipes_and_devices_are_only_written_to(
+        self, loaded: list[StandIn], album: Path, capsys: Output, option: str
+    ) -> None:
+        assert main(["caption", "album/b.JPG", option, "/dev/full"]) == 1
+        assert "/dev/full cannot be written (No space left on device)" in capsys.readouterr().err
+        assert main(["caption", "album/b.JPG", option, "/dev/null"]) == 0
+        os.mkfifo("pipe")
+        reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+        assert main(["caption", "album/b.JPG", option, "pipe"]) == 0
+        assert b"A dog runs." in os.read(reader, 10_000)
+        os.close(reader)
+
     def test_two_at_once_do_not_get_in_each_others_way(
         self, loaded: list[StandIn], album: Path, capsys: Output
     ) -> None:
@@ -333,6 +499,38 @@ class TestWrite:
             arguments = ["caption", "album/b.JPG", "--write", "txt", "--if-exists", policy]
             assert main(arguments) == 0
             assert (album / "b.txt").read_text() == text
+
+    @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), UnicodeError("odd")])
+    @pytest.mark.parametrize("method", ["existing", "write"])
+    def test_no_failure_of_one_picture_ends_the_run(
+        self, loaded: list[StandIn], album: Path, capsys: Output,
+        monkeypatch: pytest.MonkeyPatch, error: Exception, method: str,
+    ) -> None:  # fmt: skip
+        own = getattr(TextFile, method)
+
+        def failing(self: TextFile, picture: Path, *args: Any) -> Any:
+            if picture.name == "b.JPG":
+                raise error
+            return own(self, picture, *args)
+
+        monkeypatch.setattr(TextFile, method, failing)
+        assert main(["caption", "album", "--write", "txt"]) == 1
+        assert "album/b.JPG: This picture cannot be done (" in capsys.readouterr().err
+        assert (album / "beach" / "c.txt").exists()
+
+    @pytest.mark.parametrize("kind", ["xmp", "txt", "embed"])
+    @pytest.mark.parametrize("name", [b"bad \xff.jpg", b"x" * 251 + b".jpg"])
+    def test_no_name_ends_the_run(
+        self, loaded: list[StandIn], album: Path, capsys: Output, kind: str, name: bytes
+    ) -> None:
+        if kind == "embed" and not shutil.which("exiftool"):
+            pytest.skip("exiftool is not installed")
+        shutil.rmtree(album)
+        album.mkdir()
+        for file in (name, b"z.jpg"):
+            (album / os.fsdecode(file)).write_text("A dog runs.")
+        main(["caption", "album", "--write", kind])
+        assert [text for text, _, _ in loaded[-1].asked] == ["A dog runs.", "A dog runs."]
 
     def test_a_write_that_fails_is_an_error_of_that_picture(
         self, loaded: list[StandIn], album: Path, capsys: Output

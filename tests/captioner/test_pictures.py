@@ -9,7 +9,9 @@ import struct
 import subprocess
 import sys
 import textwrap
+import time
 import tracemalloc
+import warnings
 import zlib
 from importlib.util import find_spec
 from pathlib import Path
@@ -169,6 +171,62 @@ def test_thirty_two_bits_are_stretched(dtype: type) -> None:
     assert rgb[:, -1].min() == 255
     flat: NDArray[Any] = np.full((8, 8), np.nan if dtype is np.float32 else 7, dtype)
     assert read_picture(saved(Image.fromarray(flat), "TIFF")).max() == 0
+
+
+def test_what_is_no_number_has_no_part_in_the_stretch() -> None:
+    ramp: NDArray[Any] = np.tile(np.linspace(1000, 1001, 64), (8, 1)).astype(np.float32)
+    expected = read_picture(saved(Image.fromarray(ramp), "TIFF"))
+    ramp[0, :3] = np.nan, np.inf, -np.inf
+    rgb = read_picture(saved(Image.fromarray(ramp), "TIFF"))
+    assert difference(rgb[1:], expected[1:]) == 0
+    assert rgb[0, :3, 0].tolist() == [0, 255, 0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "byteorder", "values"),
+    [
+        (np.uint32, "<", (0, 2**32 - 1)),  # Pillow refuses these with the other order
+        (np.int32, "<", (-(2**31), 2**31 - 1)),
+        (np.int32, ">", (-(2**31), 2**31 - 1)),
+    ],
+)
+def test_whole_numbers_of_32_bits(dtype: type, byteorder: Any, values: tuple[int, int]) -> None:
+    ramp: NDArray[Any] = np.tile(np.linspace(*values, 64).astype(dtype), (8, 1))
+    file = io.BytesIO()
+    tifffile.imwrite(file, ramp, byteorder=byteorder)
+    rgb = read_picture(file.getvalue())
+    assert difference(rgb[0, :, 0], np.linspace(0, 255, 64).round()) < 1
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_tiff_in_which_0_is_white(dtype: type, compression: str | None) -> None:
+    """Of any depth, it is the same picture as with 0 for black."""
+    shown = []
+    for photometric in ("minisblack", "miniswhite"):
+        ramp = np.tile(np.linspace(0, 1, 64), (8, 1))
+        if photometric == "miniswhite":
+            ramp = 1 - ramp
+        scale = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1
+        file = io.BytesIO()
+        pixels = ramp > 0.5 if dtype is bool else (ramp * scale).astype(dtype)
+        tifffile.imwrite(file, pixels, photometric=photometric, compression=compression)
+        shown.append(read_picture(file.getvalue()))
+    assert difference(*shown) <= 1
+    assert shown[1][0, 0, 0] < 5
+    assert shown[1][0, -1, 0] > 250
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_planes_of_16_bits_are_refused_in_words(channels: int, compression: str | None) -> None:
+    file = io.BytesIO()
+    pixels = np.zeros((channels, 8, 8), np.uint16)
+    tifffile.imwrite(
+        file, pixels, photometric="rgb", planarconfig="separate", compression=compression
+    )
+    with pytest.raises(PictureError, match="separate planes"):
+        read_picture(file.getvalue())
 
 
 @pytest.mark.parametrize(
@@ -381,7 +439,7 @@ def test_bytes_are_counted(photo: Image.Image, tmp_path: Path) -> None:
 def test_a_large_file_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "large.jpg").open("wb") as file:
         file.truncate(2**40)  # sparse: takes no space
-    with pytest.raises(PictureTooLargeError, match=r"has 1048576\.0 MB, and at most 20 MB"):
+    with pytest.raises(PictureTooLargeError, match=r"has 1048576\.0 MB, and at most 1024 MB"):
         read_picture(tmp_path / "large.jpg")
 
 
@@ -521,11 +579,11 @@ def test_a_tiff_with_a_giant_tile() -> None:
         (b"8BPS\0\1", "a Photoshop file"),
         (b"\0\0\1\0\1\0", "an icon"),
         (b"PK\3\4\x14\0", "a ZIP archive"),
-        (b"RIFF\0\0\0\0WAVEfmt ", "something else"),
+        (b"RIFF\0\0\0\0WAVEfmt ", "a file of an unknown kind"),
         (b"BM is how this text begins, which is no bitmap", "text"),
-        (bytes(1000), "something else"),
-        (random.Random(0).randbytes(1000), "something else"),
-        (b"\xff", "something else"),
+        (bytes(1000), "a file of an unknown kind"),
+        (random.Random(0).randbytes(1000), "a file of an unknown kind"),
+        (b"\xff", "a file of an unknown kind"),
     ],
 )
 def test_other_kinds_are_named(data: bytes, kind: str) -> None:
@@ -638,13 +696,28 @@ def raw_file(kind: str, photo: Image.Image) -> bytes:
         exif[0x0112] = 6
         large = saved(photo, "JPEG", quality=95, exif=exif.tobytes())
         return b"FUJIFILMCCD-RAW 0201" + bytes(100) + large + sensor
-    marks = {"DNG": [(0xC612, 1, 4, 1)], "NEF": [(0xFE, 4, 1, 1), (0x10F, 2, 4, 0x4E494B)]}
-    entries = [*GREY_8X8, turned, *marks.get(kind, marks["NEF"])]
-    data = tiff(*sorted(entries), rest=bytes(64)) + small + large + sensor
+    make, part = (0x10F, 2, 4, 0x4E494B), (0xFE, 4, 1, 1)
+    marks = {
+        "DNG": [(0xC612, 1, 4, 1)],
+        "DNG of tiles": [(0xC612, 1, 4, 1)],
+        "NEF": [part, make],
+        "PEF": [make, (259, 3, 1, 65535), (262, 3, 1, 32803)],
+    }
+    entries = {entry[0]: entry for entry in [*GREY_8X8, turned, *marks.get(kind, marks["NEF"])]}
+    if kind == "ARW":  # the first directory has no size at all
+        entries = {e[0]: e for e in [part, (259, 3, 1, 6), make, turned, (0x14A, 4, 1, 8)]}
+    if kind == "DNG of tiles":  # lossless, each with more pixels than the preview
+        frame = struct.pack(">HBHHB", 14, 16, 256, 256, 2) + bytes(6)
+        sensor = (b"\xff\xd8\xff\xc3" + frame + b"\xff\xda\0\2" + bytes(50) + b"\xff\xd9") * 1000
+        small = sensor + small
+    data = tiff(*sorted(entries.values()), rest=bytes(64)) + small + large + sensor
     return b"IIU\0" + data[4:] if kind == "RW2" else data
 
 
-@pytest.mark.parametrize("kind", ["DNG", "NEF", "RW2", "CR3", "RAF"])
+RAW_KINDS = ["DNG", "DNG of tiles", "NEF", "ARW", "PEF", "RW2", "CR3", "RAF"]
+
+
+@pytest.mark.parametrize("kind", RAW_KINDS)
 def test_the_largest_preview_of_a_raw_file(photo: Image.Image, kind: str) -> None:
     rgb = read_picture(raw_file(kind, photo))
     turned = photo.transpose(Image.Transpose.ROTATE_270)
@@ -655,6 +728,54 @@ def test_the_largest_preview_of_a_raw_file(photo: Image.Image, kind: str) -> Non
 def test_a_raw_file_without_a_preview() -> None:
     with pytest.raises(BrokenPictureError, match="no preview that can be read"):
         read_picture(b"FUJIFILMCCD-RAW 0201" + bytes(500))
+
+
+@pytest.mark.parametrize("photoshop", [True, False])
+@pytest.mark.parametrize("further", ["sizes", "thumbnail"])
+def test_an_ordinary_tiff_that_names_a_camera(
+    photo: Image.Image, photoshop: bool, further: str
+) -> None:
+    """With its SubIFDs, and the small JPEG that Photoshop keeps beside."""
+    make: list[Any] = [(271, "s", 0, "Canon", True)]
+    if photoshop:
+        make.append((34377, "B", 0, saved(photo.resize((48, 32)), "JPEG"), True))
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        sizes = 1 if further == "sizes" else 0
+        writer.write(np.asarray(photo), photometric="rgb", subifds=sizes, extratags=make)
+        small = np.asarray(photo.resize((48, 32)))
+        writer.write(small, photometric="rgb", subfiletype=1, extratags=make)
+    assert difference(read_picture(file.getvalue()), photo) == 0
+
+
+@pytest.mark.parametrize("kind", RAW_KINDS)
+def test_mutated_raw_files_give_pixels_or_a_sentence(photo: Image.Image, kind: str) -> None:
+    """And no warning, which would go to the log."""
+    original, chance = raw_file(kind, photo), random.Random(kind)
+    outcomes = set()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(100):
+            data = bytearray(original)
+            for _ in range(chance.randint(1, 6)):
+                data[chance.randrange(min(len(data), chance.choice([64, 200, 3000])))] = (
+                    chance.randrange(256)
+                )
+            try:
+                outcomes.add(read_picture(bytes(data), max_pixels=1_000_000).shape[2])
+            except PictureError as error:
+                outcomes.add(error.status)
+    assert 3 in outcomes
+    assert outcomes <= {3, 413, 415, 422}
+    assert warned == []
+
+
+def test_markers_without_end_in_a_raw_file_cost_no_time() -> None:
+    for piece in (b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\0\2", b"\xff\xd8" + b"\xff\xe0\0\2" * 99):
+        start = time.monotonic()
+        with pytest.raises(BrokenPictureError, match="no preview"):
+            read_picture(b"FUJIFILMCCD-RAW 0201" + piece * (20_000_000 // len(piece)))
+        assert time.monotonic() - start < 2
 
 
 def test_nothing_at_all() -> None:

@@ -60,6 +60,7 @@ class Api:
     confident: bool = True
     confidence: float | None = 0.7166
     photo: bool = True
+    thumbnail: str = ""  # for those who ask for one
 
     @property
     def url(self) -> str:
@@ -120,7 +121,10 @@ def api(settings_of: Callable[..., Settings]) -> Iterator[Api]:
             status, detail, retry_after = scripted.refusals.pop(0)
             headers = {"Retry-After": retry_after} if retry_after else {}
             return jsonify(title="No", detail=detail, status=status), status, headers
-        return jsonify(scripted.answer(file.filename or ""))
+        answer = scripted.answer(file.filename or "")
+        if request.form.get("thumbnail") == "1":
+            answer["thumbnail"] = scripted.thumbnail
+        return jsonify(answer)
 
     @app.delete("/api/captions/<id_>")
     def delete(id_: str) -> ResponseReturnValue:
@@ -234,6 +238,27 @@ def test_what_is_wrong_is_said_in_place(page: Chromium, api: Api, tmp_path: Path
     assert page.one(".unseen")  # no preview, and a word about it
     assert not page.all(".card .again")[0].is_displayed()  # the same file gets the same answer
     assert page.texts("#announcer") == ["notes.txt: Send a photo instead."]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("WEBP", "dog.webp"), ("WEBP", "dog.jpg"), ("JPEG", "dog.jpg")]
+)
+def test_the_photo_beside_the_caption_is_upright(
+    page: Chromium, api: Api, tmp_path: Path, kind: str, name: str
+) -> None:
+    """Browsers turn a JPEG as its EXIF says, and no WebP, whatever its name."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = io.BytesIO()
+    Image.new("RGB", (32, 48)).save(upright, "JPEG")
+    api.thumbnail = f"data:image/jpeg;base64,{base64.b64encode(upright.getvalue()).decode()}"
+    choose(page, photo(tmp_path, name, format=kind, exif=exif))
+    page.wait_texts(".caption", ["A dog's ball."])
+    shown = """return [...document.querySelectorAll(".frame img")].map((image) =>
+        [image.naturalWidth / image.naturalHeight, image.alt])"""
+    page.wait(lambda: page.run(shown) == [[64 / 96, "A dog's ball."]], "it lies on its side")
+    style = "return document.querySelector('.frame').style.getPropertyValue('--shape')"
+    assert float(page.run(style)) == pytest.approx(64 / 96)
 
 
 def test_a_busy_server_is_asked_again(page: Chromium, api: Api, tmp_path: Path) -> None:

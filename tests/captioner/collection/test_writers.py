@@ -169,6 +169,18 @@ class TestSidecar:
         with pytest.raises(WriteError, match=r"a\.jpg\.xmp cannot be written \(No such file"):
             XmpSidecar().write(tmp_path / "gone" / "a.jpg", WORDS, "skip")
 
+    @pytest.mark.parametrize("name", ["x" * 240 + ".jpg", "\U0001f600" * 60 + ".jpg"])
+    def test_a_long_name(self, tmp_path: Path, name: str) -> None:
+        picture = photo(tmp_path / name)
+        XmpSidecar().write(picture, WORDS, "skip")
+        assert tree(tmp_path) == [name, f"{name}.xmp"]
+
+    def test_a_name_that_is_too_long_for_a_sidecar(self, tmp_path: Path) -> None:
+        picture = photo(tmp_path / ("x" * 251 + ".jpg"))
+        assert XmpSidecar().existing(picture) == ""
+        with pytest.raises(WriteError, match=r"cannot be written \(File name too long"):
+            XmpSidecar().write(picture, WORDS, "skip")
+
 
 FIELDS = {
     "EXIF ImageDescription": "-EXIF:ImageDescription=Our dog",
@@ -189,6 +201,16 @@ def test_a_persons_words_are_found_in_every_field(tmp_path: Path, field: str) ->
     subprocess.run(["exiftool", "-q", FIELDS[field], str(picture)], check=True)
     assert words_in(picture) == (field, "Our dog")
     assert XmpSidecar().existing(picture) == f"{field} in the picture"
+
+
+@pytest.mark.parametrize("field", [pytest.param(f, marks=needs_programs) for f in FIELDS])
+def test_words_of_other_languages_are_read_as_they_are(tmp_path: Path, field: str) -> None:
+    picture = photo(tmp_path / "a.jpg")
+    argument = FIELDS[field].replace("Our dog", "Café \u72ac")
+    subprocess.run(
+        ["exiftool", "-q", "-codedcharacterset=utf8", argument, str(picture)], check=True
+    )
+    assert words_in(picture) == (field, "Café \u72ac")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif", "a.avif"])
@@ -264,6 +286,46 @@ class TestEmbed:
         writer.write(picture, WORDS._replace(caption="One.\nTwo \\n."), "skip")
         assert words_in(picture) == ("EXIF ImageDescription", "One.\nTwo \\n.")
         assert len(tree(tmp_path)) == 1
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "$a @b %d %f ${c} @{d} $$ %%", "\\n \\ \\\\ \\$ \\@", "'one' \"two\" `three`",
+            "-Artist=x",
+            "#[CSTR]a", "# a", "@", "$", " - ", "  a  b  ", "two\nlines\r\nand\rmore\n",
+            "&amp; &lt;b> &#10; &",
+            "a=b<=c+=d", "a;b|c>d", "é 犬 \U0001f600 \u202e \u2028 \x85 \xa0",
+            "<x:xmpmeta>", "{0} [1]",
+        ],
+    )  # fmt: skip
+    def test_every_text_is_written_as_it_is_under_every_name(
+        self, tmp_path: Path, writer: Embedded, text: str
+    ) -> None:
+        folder = tmp_path / text.replace("/", "")
+        folder.mkdir()
+        picture = photo(folder / f"{text}.jpg", format="JPEG")
+        writer.write(picture, WORDS._replace(caption=text), "skip")
+        shutil.move(picture, tmp_path / "a.jpg")
+        assert tree(folder) == []
+        command = ["exiftool", "-j", "-b", "-G1", "-charset", "iptc=UTF8", str(tmp_path / "a.jpg")]
+        found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)[0]
+        for field in ("XMP-dc:Description", "IFD0:ImageDescription", "IPTC:Caption-Abstract"):
+            assert found[field] == text
+
+    @pytest.mark.parametrize(
+        "name", [b"bad \xff\xfe.jpg", b"\xe9\xa9" * 60 + b".jpg", b"x" * 251 + b".jpg"]
+    )
+    def test_names_that_are_long_or_no_text(
+        self, tmp_path: Path, writer: Embedded, name: bytes
+    ) -> None:
+        photo(tmp_path / "a.jpg").rename(tmp_path / os.fsdecode(name))
+        picture = tmp_path / os.fsdecode(name)
+        writer.write(picture, WORDS, "skip")
+        assert words_in(picture) == ("EXIF ImageDescription", WORDS.caption)
+        picture.write_bytes(b"no picture")
+        with pytest.raises(WriteError, match="cannot be written by ExifTool"):
+            writer.write(picture, WORDS, "skip")
+        assert [os.fsencode(entry) for entry in os.listdir(tmp_path)] == [name]
 
     def test_other_metadata_stays(self, tmp_path: Path, writer: Embedded) -> None:
         picture = photo(tmp_path / "a.jpg")
