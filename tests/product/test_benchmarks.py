@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import corrections, live, machine, table, wall_memory
+from benchmarks import collection, corrections, live, machine, table, wall_memory
 from benchmarks.captions import Clock, TimedEngine, staged
 from benchmarks.photos import photo_of_12_megapixels, photos
 from benchmarks.servers import MemoryWatch, Viewer, settings
@@ -150,3 +150,17 @@ def test_corrections_are_in_the_form_of_app1(tmp_path: Path) -> None:
     file.write_text(json.dumps(corrections.corrections_of(learned)))
     found = read_corrections(file, tmp_path / "pictures")
     assert [photo.captions for photo in found.photos] == [("A bus.",)] * 10
+
+
+def test_a_folder_is_captioned_with_sidecars_and_without(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPTIONER_MODEL", str(tiny_model))
+    (tmp_path / "a.jpg").write_bytes(photos(1)[0])
+    collection.caption_folder(tmp_path)
+    collection.caption_folder(tmp_path, "--write", "xmp")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jpg"], "it works on copies"
+    large = collection.large_photos()
+    assert {kind: read_picture(picture).shape for kind, picture in large.items()} == dict.fromkeys(
+        ("JPEG", "HEIF", "AVIF"), (3000, 4000, 3)
+    )
