@@ -11,14 +11,19 @@ import hashlib
 import json
 import os
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from captioner.collection.shown import shown
 from captioner.collection.walk import Picture, Walk
+from captioner.cores import usable_cores
 from captioner.errors import CaptionerError
+from common.parsers import workers
 from common.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,6 +76,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only the I-th of N parts of the pictures, for N machines on one collection",
     )  # fmt: skip
     parser.add_argument(
+        "--workers", type=_workers, metavar="N",
+        help="pictures that are captioned at the same time (default: CAPTIONER_WORKERS)",
+    )  # fmt: skip
+    parser.add_argument(
         "--model", help="model: a name under models/, or a path (default: CAPTIONER_MODEL)"
     )
 
@@ -85,8 +94,15 @@ def _shard(text: str) -> tuple[int, int]:
     return own, of
 
 
+def _workers(text: str) -> int:
+    try:
+        return workers(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} {error}") from None
+
+
 def main(args: argparse.Namespace) -> int:
-    """Captions all pictures one after the other; one that fails is reported, the rest still done.
+    """Captions all pictures, in their order; one that fails is reported, the rest still done.
 
     At the end one line on stderr has the counts.
 
@@ -133,6 +149,26 @@ def _opened(args: argparse.Namespace) -> Iterator[_Run]:
             ) from None
 
 
+@dataclass
+class _Task:
+    """A picture on its way to a caption.
+
+    Attributes:
+        results: files that want its entry.
+        digest: SHA-256 of its file.
+        caption: what will be its caption.
+        known: why there is nothing to do.
+        error: a sentence.
+    """
+
+    path: str
+    results: list[Results]
+    digest: str = ""
+    caption: Future[Caption] | None = None
+    known: str = ""
+    error: str = ""
+
+
 class _Run:
     """One run over a collection."""
 
@@ -152,56 +188,107 @@ class _Run:
             self._fail(f"{shown(folder)}: There is no picture in this folder.")
         several = len(pictures) > 1
         if pictures:
-            from tqdm import tqdm
-
-            from captioner.captioner import Captioner
-
-            captioner = Captioner.load(
-                args.model or settings.captioner_model, words=settings.captioner_words
-            )
-            # None: a bar on a terminal only
-            for picture in tqdm(pictures, unit="picture", disable=None if several else True):
-                with tqdm.external_write_mode():
-                    self._do(picture.path, captioner, settings, several)
+            self._caption_all(pictures, settings, several)
         if several or self._results or self._writers or walk.passed_over:
             print(f"captioner: {self._summary(walk)}", file=sys.stderr)
         return int(self._counts["failed"] > 0)
 
-    def _do(self, path: str, captioner: Captioner, settings: Settings, several: bool) -> None:
+    def _caption_all(self, pictures: Sequence[Picture], settings: Settings, several: bool) -> None:
+        """Captions pictures at the same time, and writes them out one by one, in their order."""
+        from tqdm import tqdm
+
+        from captioner.captioner import Captioner
+
+        args = self._args
+        wanted = settings.captioner_workers if args.workers is None else args.workers
+        count = min(wanted or usable_cores(), len(pictures))
+        captioners = Captioner.load_several(
+            count, args.model or settings.captioner_model, words=settings.captioner_words
+        )
+        free: SimpleQueue[Captioner] = SimpleQueue()
+        for captioner in captioners:
+            free.put(captioner)
+
+        def caption(content: bytes) -> Caption:
+            captioner = free.get()
+            try:
+                return captioner.caption(
+                    content, args.beam_size, style=args.style,
+                    max_pixels=settings.captioner_max_pixels,
+                )  # fmt: skip
+            finally:
+                free.put(captioner)
+
+        model = captioners[0].manifest.name
+        under_way: deque[_Task] = deque()
+        # None: a bar on a terminal only
+        with (
+            ThreadPoolExecutor(count) as pool,
+            tqdm(total=len(pictures), unit="picture", disable=None if several else True) as bar,
+        ):
+
+            def end_first() -> None:
+                with tqdm.external_write_mode():
+                    self._end(under_way.popleft(), model, several)
+                bar.update()
+
+            try:
+                for picture in pictures:
+                    task, content = self._begin(picture.path)
+                    if content is not None:
+                        task.caption = pool.submit(caption, content)
+                    under_way.append(task)
+                    if len(under_way) > 2 * count:  # so that no worker waits for another
+                        end_first()
+                while under_way:
+                    end_first()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _begin(self, path: str) -> tuple[_Task, bytes | None]:
+        """Reads a picture's file, if there is something to do with it."""
         from captioner.pictures.decode import read_file
 
-        entry: dict[str, Any] = {"image": path}
-        results = list(self._results)
+        task = _Task(path, list(self._results))
         try:
             writers = self._without_words(Path(path))
-            if self._writers and not (writers or results or self._prints):
-                self._counts["described already"] += 1
-                return
+            if self._writers and not (writers or task.results or self._prints):
+                task.known = "described already"
+                return task, None
             content = read_file(path)
-            digest = hashlib.sha256(content).hexdigest()
-            results = [own for own in results if not own.takes_back(digest)]
-            if not (writers or results or self._prints):
-                self._counts["known already"] += 1
-                return
-            caption = captioner.caption(
-                content, self._args.beam_size, style=self._args.style,
-                max_pixels=settings.captioner_max_pixels,
-            )  # fmt: skip
-            entry |= {"sha256": digest, **caption.to_dict(), "model": captioner.manifest.name}
-            self._write(Path(path), caption, entry, writers)
-        except CaptionerError as error:
-            entry = {"image": path, "error": str(error)}
-        except (OSError, ValueError) as error:  # an odd name, a drive that goes away: one picture's
-            reason = getattr(error, "strerror", None) or error
-            entry = {"image": path, "error": f"This picture cannot be done ({reason})."}
-        if "error" in entry:
+            task.digest = hashlib.sha256(content).hexdigest()
+            task.results = [own for own in task.results if not own.takes_back(task.digest)]
+            if not (writers or task.results or self._prints):
+                task.known = "known already"
+                return task, None
+        except (CaptionerError, OSError, ValueError) as error:
+            task.error = _sentence(error)
+            return task, None
+        return task, content
+
+    def _end(self, task: _Task, model: str, several: bool) -> None:
+        """Writes out what became of a picture."""
+        if task.known:
+            self._counts[task.known] += 1
+            return
+        path, entry = task.path, {"image": task.path}
+        if task.caption is not None:
+            try:
+                caption = task.caption.result()
+                entry |= {"sha256": task.digest, **caption.to_dict(), "model": model}
+                self._write(Path(path), caption, entry)
+            except (CaptionerError, OSError, ValueError) as error:
+                task.error = _sentence(error)
+        if task.error:
+            entry = {"image": path, "error": task.error}
             self._counts["failed"] += 1
-        for own in results:
+        for own in task.results:
             own.add(entry)
         if self._prints and self._args.jsonl:
             print(json.dumps(entry), flush=True)
-        elif "error" in entry:
-            print(f"captioner: {shown(path)}: {entry['error']}", file=sys.stderr)
+        elif task.error:
+            print(f"captioner: {shown(path)}: {task.error}", file=sys.stderr)
         elif self._prints:
             mark = "" if entry["photo"] else NO_PHOTO
             print(*[shown(path)] * several, mark + entry["caption"], sep="\t", flush=True)
@@ -212,9 +299,7 @@ class _Run:
             return list(self._writers)
         return [writer for writer in self._writers if not writer.existing(picture)]
 
-    def _write(
-        self, picture: Path, caption: Caption, entry: dict[str, Any], writers: Sequence[Writer]
-    ) -> None:
+    def _write(self, picture: Path, caption: Caption, entry: dict[str, Any]) -> None:
         from captioner.collection.writers import Words
 
         if not caption.photo:
@@ -222,7 +307,8 @@ class _Run:
             self._counts["no photo"] += 1
             return
         words = Words(caption.text, caption.alt_text, entry["model"])
-        for writer in writers:
+        # asked again, since a picture before it may share its sidecar
+        for writer in self._without_words(picture):
             writer.write(picture, words, self._args.if_exists)
         self._counts["captioned"] += 1
 
@@ -236,6 +322,13 @@ class _Run:
         passed = [f"{shown(what)} ({count})" for what, count in sorted(walk.passed_over.items())]
         text = ", ".join(counts) or "no pictures"
         return f"{text}; passed over: {', '.join(passed)}" if passed else text
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, CaptionerError):
+        return str(error)
+    # an odd name, or a drive that goes away: one picture's
+    return f"This picture cannot be done ({getattr(error, 'strerror', None) or error})."
 
 
 def _in_shard(picture: Picture, shard: tuple[int, int]) -> bool:

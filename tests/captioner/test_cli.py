@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,13 +48,13 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[StandIn]:
     """The captioners that were loaded so far."""
     all_: list[StandIn] = []
 
-    def load(model: str | None, words: str = "") -> StandIn:
+    def load(count: int, model: str | None, words: str = "") -> list[StandIn]:
         if model == "nosuch":
             raise ModelFolderError("There is no model folder 'nosuch'; give the path of one.")
         all_.append(StandIn(model))
-        return all_[-1]
+        return count * [all_[-1]]
 
-    monkeypatch.setattr(Captioner, "load", load)
+    monkeypatch.setattr(Captioner, "load_several", load)
     return all_
 
 
@@ -598,3 +599,53 @@ def test_from_the_checkout_with_a_model(
     assert red["image"] == str(tmp_path / "red.jpg")
     assert len(red["candidates"]) == 3
     assert red["caption"] == red["candidates"][0]["caption"]
+
+
+class TestWorkers:
+    """Several pictures at the same time."""
+
+    @pytest.mark.parametrize("number", [1, 2, 7])
+    def test_captions_are_in_the_order_of_the_pictures(
+        self, loaded: list[StandIn], tmp_path: Path, capsys: Output, number: int,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        """Whichever is done first, and a broken one in its place."""
+        for n in range(20):
+            (tmp_path / f"{n:02}.jpg").write_text("broken" if n == 11 else f"Number {n}.")
+        at_work, most = [], []
+        real = StandIn.caption
+
+        def slowly(self: StandIn, content: bytes, *args: Any, **options: Any) -> Caption:
+            at_work.append(1)
+            most.append(len(at_work))
+            time.sleep(0.001 * (int.from_bytes(hashlib.sha256(content).digest()[:1], "big") % 9))
+            at_work.pop()
+            return real(self, content, *args, **options)
+
+        monkeypatch.setattr(StandIn, "caption", slowly)
+        assert main(["caption", "--workers", str(number), "--jsonl", str(tmp_path)]) == 1
+        entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [Path(entry["image"]).name for entry in entries] == [
+            f"{n:02}.jpg" for n in range(20)
+        ]
+        assert [entry.get("caption") for entry in entries] == [
+            None if n == 11 else f"Number {n}." for n in range(20)
+        ]
+        assert max(most) <= number
+
+    def test_each_of_several_files_with_one_content_gets_an_entry(
+        self, loaded: list[StandIn], tmp_path: Path
+    ) -> None:
+        for name in ("a.jpg", "b.jpg", "c.jpg"):
+            (tmp_path / name).write_text("A dog.")
+        out = tmp_path / "out.jsonl"
+        for _ in range(2):
+            assert main(["caption", "--workers", "3", "--output", str(out), str(tmp_path)]) == 0
+            assert len(out.read_text().splitlines()) == 3
+
+    @pytest.mark.parametrize("text", ["0", "-1", "many", "1.5"])
+    def test_what_is_no_number_of_workers(self, tmp_path: Path, capsys: Output, text: str) -> None:
+        with pytest.raises(SystemExit) as ended:
+            main(["caption", f"--workers={text}", str(tmp_path)])
+        assert ended.value.code == 2
+        assert "must be a whole number from 1 to 256, or auto" in capsys.readouterr().err
