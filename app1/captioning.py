@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from app1.problems import UploaderGoneError
+from app1.problems import ForbiddenError, UploaderGoneError
 from app1.publisher import Publisher
 from app1.review import Review, ReviewError, with_words
 from app1.uploads import Options, Upload
@@ -153,10 +153,15 @@ class CaptionService:
 
         Raises:
             ReviewError: the file of what waits cannot be used.
+            ForbiddenError: the host has approved the words, and the uploader would change them.
         """
         until = time.monotonic() + DELIVERY_SECONDS
         found = self._review.find(id_)
         if found is None:
+            if by != "host" and self._settings.app1_approve:
+                raise ForbiddenError(
+                    "The host has approved these words; ask the host to change them."
+                )
             change = {"id": id_, "caption": caption, "by": by, "approved": approved}
             return self._state(self._publisher.publish(change, "corrected"), until)
         if caption:

@@ -16,7 +16,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
 
-from app1.problems import RequestError
+from app1.problems import BusyError, RequestError
 
 FIELD = "image"
 _PIECE = 64 * 1024  # bytes that are read at a time
@@ -43,6 +43,7 @@ class _Parser(FormDataParser):
 
         Raises:
             RequestError: the form is malformed.
+            BusyError: there is no room for it on the disk.
             RequestEntityTooLarge: it has too many parts, or too long ones that are no files.
         """
         if mimetype != "multipart/form-data":
@@ -82,6 +83,12 @@ class _Parser(FormDataParser):
             else:
                 reason = "The first part of the form is malformed"
             raise RequestError(f"{reason}; send it again as multipart/form-data.") from None
+        except OSError as error:
+            raise BusyError(
+                "The server has no room for an upload of this size: its folder for temporary files "
+                f"cannot be written ({error.strerror}).",
+                60,
+            ) from None
         return stream, self.cls(fields), self.cls(files)
 
     def _opened(self, part: Field | File, name: str, length: int | None) -> FileStorage:

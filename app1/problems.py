@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 # Werkzeug's own sentences are for programmers of the server; these are for the sender.
 _SENTENCES = {
     400: "The request could not be understood; send the picture as multipart/form-data.",
-    404: "There is nothing at this address; the upload page is at /.",
-    405: "This address does not take that kind of request; /openapi.json lists what it takes.",
+    404: "There is nothing at this address; the upload page is at {root}/.",
+    405: "This address does not take such a request; {root}/openapi.json lists what it takes.",
     413: "The request is too large; send fewer or smaller pictures.",
 }
 
@@ -130,7 +130,8 @@ def install_error_handlers(app: Flask, render_page: Callable[[str], str]) -> Non
     @app.errorhandler(HTTPException)
     def handle_http(error: HTTPException) -> Response:
         status = error.code or 500
-        detail = _SENTENCES.get(status) or error.description or error.name
+        detail = _SENTENCES.get(status, "").format(root=request.script_root)
+        detail = detail or error.description or error.name
         response = answer(problem(status, error.name, detail))
         for name, value in error.get_headers():
             if name in ("Allow", "Retry-After"):

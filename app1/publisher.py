@@ -102,7 +102,7 @@ class RelayConnection:
             reason = refusals[-1] if refusals else error
             if isinstance(reason, dict):
                 reason = reason.get("message", reason)
-            sentence = str(reason)
+            sentence = str(reason or f"no relay answers at {url}")
             if "ConnectionPool(" in sentence:  # requests' own text, different every time
                 sentence = f"nobody answers at {url}"
             raise RelayError(sentence) from error
@@ -339,7 +339,8 @@ class Publisher:
     def _retry(self, complaint: str, at_least: float = 0) -> float:
         """Seconds until the next attempt: twice as long each time, up to a limit, give or take."""
         self._caught_up = False
-        if complaint != self._complaint:  # once, not with every attempt
+        # Once, not with every attempt; and a relay that starts with this server takes a moment.
+        if complaint != self._complaint and self._failures > 0:
             log.warning("%s; captions wait in the outbox", complaint)
             self._complaint = complaint
         delay = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(self._failures, 10))

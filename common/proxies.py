@@ -7,6 +7,7 @@ the same headers, so they count only from the addresses of CAPTIONER_TRUSTED_PRO
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from common.parsers import Network
 
 WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+_PREFIX = re.compile(r"(/[\w.~-]+)+", re.ASCII)
 _HEADERS = ("FOR", "PROTO", "HOST", "PREFIX", "PORT", "SERVER", "BY")
 
 
@@ -70,7 +72,9 @@ class BehindProxies:
 
     def _set_prefix(self, environ: dict[str, Any]) -> None:
         path, public = environ.get("PATH_INFO", ""), self._public.path
-        prefix = environ.get("SCRIPT_NAME", "").rstrip("/") or public
+        prefix = environ.get("SCRIPT_NAME", "").rstrip("/")
+        if not _PREFIX.fullmatch(prefix):  # "//other.example" would make links to another host
+            prefix = public
         was_left = prefix and f"{path}/".startswith(f"{prefix}/")
         if was_left:
             environ["PATH_INFO"] = path.removeprefix(prefix)

@@ -11,6 +11,7 @@ one closes the oldest that has sent no complete request; a short request always 
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import threading
@@ -24,6 +25,7 @@ from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import create_server
 from waitress.task import ErrorTask
+from waitress.utilities import Error
 from waitress.wasyncore import close_all
 
 from common.listening import listen, raise_file_limit
@@ -56,6 +58,13 @@ class StrictParser(HTTPRequestParser):
             raise ParsingError("A number or an address in the request is malformed.") from error
         if self.chunked and "CONTENT_LENGTH" in self.headers:  # RFC 9112, section 6.1
             raise ParsingError("Content-Length and Transfer-Encoding do not go together.")
+
+
+class NoRoom(Error):  # noqa: N818  # named as Waitress's own
+    """The disk is full."""
+
+    code = 503
+    reason = "No room"
 
 
 class ProblemTask(ErrorTask):
@@ -104,16 +113,21 @@ class _LimitedBuffer(OverflowableBuffer):
         super().__init__(overflow)
         self._limit = limit
         self._received = 0
+        self.no_room = False  # on the disk, for the file that holds what is long
 
     def __len__(self) -> int:
         return self._received
 
     def append(self, data: bytes) -> None:
         self._received += len(data)
-        if self._received <= self._limit:
-            super().append(data)
-        elif super().__len__():
-            self.close()
+        if self._received <= self._limit and not self.no_room:
+            try:
+                super().append(data)
+            except OSError:
+                self.no_room = True
+        if (self._received > self._limit or self.no_room) and super().__len__():
+            with contextlib.suppress(OSError):  # closing writes what is still to be written
+                self.close()
             self.buf, self.strbuf, self.overflowed = None, b"", False
 
 
@@ -147,6 +161,16 @@ class PageServer:
                 super().parse_header(header_plus)
                 if self.body_rcv is not None:
                     self.body_rcv.buf = _LimitedBuffer(self.adj.inbuf_overflow, longest)
+
+            def received(self, data: bytes) -> int:
+                taken = super().received(data)
+                body = self.body_rcv
+                if self.completed and body is not None and body.buf.no_room:
+                    self.error = NoRoom(
+                        "The server has no room for an upload of this size: its folder for "
+                        "temporary files is full."
+                    )
+                return int(taken)
 
         class Channel(StrictChannel):
             parser_class = Parser

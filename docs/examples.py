@@ -50,11 +50,13 @@ def main() -> None:
         if photo.ndim == 2:
             photo = np.stack([photo] * 3, axis=-1)
         answer = captioner.caption(photo)
-        answers[name] = {**answer.to_dict(), "photo": whose, "verdict": verdict}
+        answers[name] = {**answer.to_dict(), "source": whose, "verdict": verdict}
         small = Image.fromarray(photo)
         small.thumbnail(SIZE)
         small.save(folder / f"{name}.jpg", quality=85)
         sure = "" if answer.confident else "Not sure: "
+        if not answer.photo:
+            sure = "Not a photo that I can describe. A guess: "
         pictures.append(f"![{whose}](docs/examples/{name}.jpg)")
         captions.append(f"**{sure}{answer.text}** ({verdict})")
     (folder / "captions.json").write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")

@@ -42,7 +42,7 @@ export class Slides {
 
   /** A caption has just come. */
   arrived(key) {
-    this.#unseen.push(key);
+    this.#unseen = [...this.#unseen, key].slice(-display.photos);
   }
 
   /** The entry to show at time `now` (ms), of those that there are, the newest first. */

@@ -6,7 +6,7 @@ import { baseName, readOut } from "../shared/format.js";
 import { announce, byId, unreachable, whyRefused } from "../shared/page.js";
 import { announceCaption } from "./calm.js";
 import { gapWords, makeCard, releaseCard, updateCard } from "./card.js";
-import { setClock } from "./clock.js";
+import { now, setClock } from "./clock.js";
 import { applyDisplay, display, Slides } from "./display.js";
 import { Entries } from "./entries.js";
 import { keepAwake, startFullScreen } from "./full-screen.js";
@@ -17,6 +17,7 @@ const WORKING_SHOWN = 120_000; // ms until a photo without any news leaves the p
 const FAILURE_SHOWN = 30_000; // ms
 const TYPING_PAUSE = 250; // ms
 const GUEST_LINK_CHECKED = 15_000; // ms
+const DAY_CHECKED = 30_000; // ms
 const ANSWER_WITHIN = 4_000; // ms, or the connection is taken for broken
 const UNREACHABLE = "The relay cannot be reached. Trying again…";
 const RELAY = new URL(
@@ -146,6 +147,7 @@ function connect() {
 
   socket.on("hello", greet);
   onReturn(() => {
+    showDay();
     if (!socket.connected) reconnect();
     else {
       socket.timeout(ANSWER_WITHIN).emit("hello", (silence, answer) => {
@@ -181,12 +183,16 @@ function connect() {
     }
     forgotten.forEach(forget);
     corrected.forEach((correction) => entries.correct(correction));
+    const wasHere = entries.lastSeq > 0;
     for (const caption of captions) {
-      if (entries.add(caption)) caughtUp += 1;
+      const entry = entries.add(caption);
+      if (!entry) continue;
+      caughtUp += 1;
+      if (wasHere) slides.arrived(entry.key);
     }
     if (error) away(error);
     else if (!more) showConnection("live", "Live");
-    if (!more && caughtUp > 0) announce(`${captionCount(caughtUp)} on the wall.`);
+    if (!more && caughtUp > 0) announceCaption(`${captionCount(caughtUp)} on the wall.`);
     render();
   });
   socket.on("prediction", (caption) => {
@@ -222,13 +228,13 @@ function connect() {
 }
 
 /** What the relay says of itself: its version of this page, its history, its time. */
-function greet({ version, oldest_seq: oldest, last_seq: last, now }) {
-  setClock(now);
+function greet({ version, oldest_seq: oldest, last_seq: last, now: time }) {
+  setClock(time);
   renewTo(version);
   const gone = oldest - 1 - entries.lastSeq;
   if (entries.lastSeq > 0 && gone > 0 && last >= entries.lastSeq && !entries.has(`gap ${oldest}`)) {
     entries.addGap(gone, oldest);
-    announce(gapWords(gone));
+    announceCaption(gapWords(gone));
     render();
   }
 }
@@ -236,6 +242,15 @@ function greet({ version, oldest_seq: oldest, last_seq: last, now }) {
 function forget(id) {
   entries.remove(id);
   search.found = search.found.filter((entry) => entry.id !== id);
+}
+
+let day = now().toDateString();
+
+/** At midnight the times of the captions get their date. */
+function showDay() {
+  if (now().toDateString() === day) return;
+  day = now().toDateString();
+  for (const { element, entry } of cards.values()) updateCard(element, entry);
 }
 
 /** Remove an entry that is still in the same state after `time` ms. */
@@ -326,6 +341,7 @@ if (display.kiosk) {
   keepAwake();
   document.addEventListener("visibilitychange", () => document.hidden || keepAwake());
 }
+setInterval(showDay, DAY_CHECKED);
 if (display.show === "slides") setInterval(render, 500);
 showGuestLink();
 connect();

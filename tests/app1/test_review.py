@@ -79,6 +79,27 @@ def test_a_rejected_photo_is_nowhere(
         assert b"unlucky" not in file.read_bytes()
 
 
+def test_an_uploader_does_not_change_what_the_host_has_approved(
+    approving: App1, relay: Relay, send: Send, picture: Callable[..., bytes],
+    wait_for: Callable[..., None],
+) -> None:  # fmt: skip
+    """Else approval could be got for one sentence, and another one shown."""
+    client = create_app(approving).test_client()
+    answer = send(client, (picture("jpeg"), "a.jpg")).get_json()
+    path = f"/api/captions/{answer['id']}"
+    approved = client.patch(path, json={"approved": True}, headers=as_host(approving))
+    assert approved.status_code == 200
+    wait_for(lambda: relay.of("predict"))
+    changed = client.patch(path, json={"caption": "Rude."}, headers=as_uploader(answer))
+    assert changed.status_code == 403
+    assert "ask the host" in problem_of(changed)["detail"]
+    assert (
+        client.patch(path, json={"caption": "Kind."}, headers=as_host(approving)).status_code == 200
+    )
+    wait_for(lambda: relay.of("corrected"))
+    assert [event["caption"] for event in relay.of("corrected")] == ["Kind."]
+
+
 def test_what_waits_survives_a_restart(
     start: Callable[..., App1], relay: Relay, send: Send, picture: Callable[..., bytes]
 ) -> None:

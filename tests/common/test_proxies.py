@@ -98,3 +98,12 @@ def test_the_prefix_is_not_for_other_hosts(app: flask.Flask) -> None:
     """Someone on the same machine goes round the proxy."""
     answer = ask(app, public_url="https://captions.example/captions", host="127.0.0.1:5001")
     assert answer["link"] == "/there"
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["//evil.example", "https://evil.example", "/a//b", "captions", '/a"b', "/a b", "/a/?"],
+)
+def test_a_prefix_that_is_no_path_does_not_count(app: flask.Flask, prefix: str) -> None:
+    answer = ask(app, **{"for": "192.0.2.7"}, prefix=prefix)
+    assert answer == ask(app, **{"for": "192.0.2.7"})

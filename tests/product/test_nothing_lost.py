@@ -567,3 +567,31 @@ def test_a_full_disk_under_a_collection(tmp_path: Path, tiny_model: Path) -> Non
     assert run("").returncode == 0
     entries = [json.loads(line) for line in output.read_bytes().splitlines()]
     assert [entry["image"] for entry in entries] == [str(path) for path in sorted(album.iterdir())]
+
+
+@linux_only
+@pytest.mark.parametrize(
+    ("kind", "head", "tail"),
+    [
+        ("image/png", b"", b""),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n',
+            b"\r\n--x--\r\n",
+        ),
+    ],
+)
+def test_without_room_for_a_large_upload(
+    make_servers: Callable[..., Servers], tmp_path: Path, kind: str, head: bytes, tail: bytes
+) -> None:
+    """It is refused in words, nothing else suffers, and later there is room again."""
+    servers = make_servers()
+    app1 = servers.start_by("app1", handicapped(tmp_path, "app1", FULL_DISK))
+    large = head + photo(1) + bytes(3_000_000) + tail
+    status, _, body = app1.send("POST", "/api/captions", large, {"Content-Type": kind})
+    assert status == 503, body
+    assert "no room" in json.loads(body)["detail"]
+    assert len(servers.upload((photo(2), "small.png"))) == 1
+    make_room(app1)
+    assert app1.send("POST", "/api/captions", large, {"Content-Type": kind})[0] == 200
+    assert "Traceback" not in app1.output

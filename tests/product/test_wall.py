@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
@@ -333,6 +334,17 @@ def test_a_page_comes_back_at_once_when_it_is_shown(screen: Chromium, viewer: Vi
     viewer.connect()
     screen.run("dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
     screen.wait_texts("#connection", ["Live"])
+
+
+def test_after_midnight_captions_show_their_day(screen: Chromium, viewer: Viewer) -> None:
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    viewer.publish("a dog", created_at=created)
+    screen.wait_texts(CAPTIONS, ["a dog"])
+    (before,) = screen.texts(".card time")
+    screen.run("const real = Date.now; Date.now = () => real() + 864e5")
+    screen.run("dispatchEvent(new Event('online'))")
+    screen.wait(lambda: screen.texts(".card time")[0] != before, "no day")
+    assert screen.texts(".card time")[0].endswith(before)
 
 
 STALE = """
