@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from app1.problems import ForbiddenError, UploaderGoneError
+from app1.problems import ChangedMeanwhileError, ForbiddenError, UploaderGoneError
 from app1.publisher import Publisher
 from app1.review import Review, ReviewError, with_words
 from app1.uploads import Options, Upload
@@ -141,18 +141,22 @@ class CaptionService:
         has_arrived = self._publisher.delivered(delivery, max(0, until - time.monotonic()))
         return "delivered" if has_arrived else "queued"
 
-    def correct(self, id_: str, caption: str, by: str, approved: bool = False) -> Published:
+    def correct(
+        self, id_: str, caption: str, by: str, approved: bool = False, seen: str | None = None
+    ) -> Published:
         """Puts a person's words in place of a caption, approves it, or both.
 
         Args:
             caption: "" to leave the words as they are.
             by: who wrote them: "host" or "uploader".
+            seen: the words that the host approves.
 
         Returns:
             What became of it, as in `published`.
 
         Raises:
             ReviewError: the file of what waits cannot be used.
+            ChangedMeanwhileError: they are not those that wait.
             ForbiddenError: the host has approved the words, and the uploader would change them.
         """
         until = time.monotonic() + DELIVERY_SECONDS
@@ -164,6 +168,10 @@ class CaptionService:
                 )
             change = {"id": id_, "caption": caption, "by": by, "approved": approved}
             return self._state(self._publisher.publish(change, "corrected"), until)
+        if seen is not None and seen != found["caption"]:
+            raise ChangedMeanwhileError(
+                "The uploader has changed these words meanwhile; look at them again."
+            )
         if caption:
             found = with_words(found, caption, by)
             self._review.edit(found)

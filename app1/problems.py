@@ -50,6 +50,13 @@ class ForbiddenError(RequestError):
     title = "Not allowed"
 
 
+class ChangedMeanwhileError(RequestError):
+    """The host approves words that are not there any more."""
+
+    status = 409
+    title = "Changed meanwhile"
+
+
 class NotWaitingError(RequestError):
     """What was asked for is not there any more, or not for now."""
 

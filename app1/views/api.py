@@ -43,7 +43,9 @@ def correct(id_: str) -> Response:
     by = _person(id_)
     body = json_of(request)
     caption, approved = body.get("caption", ""), body.get("approved", False)
-    if not isinstance(caption, str) or not isinstance(approved, bool):
+    seen = body.get("seen")
+    are_texts = isinstance(caption, str) and isinstance(seen, (str, type(None)))
+    if not are_texts or not isinstance(approved, bool):
         raise RequestError('Send JSON such as {"caption": "Two dogs on a beach."}.')
     caption = " ".join(caption.split())
     if len(caption) > MAX_CAPTION or not caption.isprintable():
@@ -52,7 +54,7 @@ def correct(id_: str) -> Response:
         raise ForbiddenError("Only the host approves captions.")
     if not caption and not approved:
         raise RequestError("The caption is empty; to remove a caption, delete it.")
-    published = parts().service.correct(id_, caption, by, approved)
+    published = parts().service.correct(id_, caption, by, approved, seen)
     return jsonify(id=id_, caption=caption, by=by, approved=approved, published=published)
 
 

@@ -100,6 +100,22 @@ def test_an_uploader_does_not_change_what_the_host_has_approved(
     assert [event["caption"] for event in relay.of("corrected")] == ["Kind."]
 
 
+def test_words_are_approved_as_the_host_has_seen_them(
+    approving: App1, relay: Relay, send: Send, picture: Callable[..., bytes]
+) -> None:
+    client = create_app(approving).test_client()
+    answer = send(client, (picture("jpeg"), "a.jpg")).get_json()
+    path = f"/api/captions/{answer['id']}"
+    client.patch(path, json={"caption": "Rude."}, headers=as_uploader(answer))
+    old = {"approved": True, "seen": answer["caption"]}
+    refused = client.patch(path, json=old, headers=as_host(approving))
+    assert refused.status_code == 409
+    assert "look at them again" in problem_of(refused)["detail"]
+    assert relay.of("predict") == []
+    new = {"approved": True, "seen": "Rude."}
+    assert client.patch(path, json=new, headers=as_host(approving)).status_code == 200
+
+
 def test_what_waits_survives_a_restart(
     start: Callable[..., App1], relay: Relay, send: Send, picture: Callable[..., bytes]
 ) -> None:

@@ -50,6 +50,6 @@ def test_every_event_is_on_the_page() -> None:
     socketio = MagicMock()
     Publishing(MagicMock(socketio=socketio)).register()
     received = {call.args[0] for call in socketio.on_event.call_args_list} - {"*"}
-    sent = {"prediction", "history"}
+    sent = {"hello", "prediction", "history"}
     named = {*re.findall(r"^\| `(\w+)` \|", section("The relay: Socket.IO"), re.MULTILINE)}
     assert named == received | sent
