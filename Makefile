@@ -9,6 +9,8 @@
 # A Python other than the first that fits: make run PYTHON=python3.12
 
 VENV ?= .venv
+# Processes of the test suite; 0 for all tests in one.
+JOBS ?= 2
 BIN = $(VENV)/bin
 UV = 0.13.9
 PIP_AUDIT = 2.10.1
@@ -34,7 +36,7 @@ test: $(VENV)/test.stamp
 	$(BIN)/python -m ruff check . || status=1; \
 	$(BIN)/python -m ruff format --check . || status=1; \
 	$(BIN)/python -m mypy || status=1; \
-	$(BIN)/python -m pytest $(ARGS) || status=1; \
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS) || status=1; \
 	exit $$status
 
 results: $(VENV)/run.stamp

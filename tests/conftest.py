@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -85,13 +86,16 @@ def tiny_model(request: pytest.FixtureRequest) -> Path:
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     folder = Path(request.config.cache.mkdir("tiny-model")) / digest[:16]
     if not (folder / "manifest.json").exists():
+        new = folder.with_name(f"{folder.name}.{os.getpid()}")
         made = subprocess.run(
-            [sys.executable, "-m", "tests.kit.tiny_model", str(folder)],
+            [sys.executable, "-m", "tests.kit.tiny_model", str(new)],
             cwd=ROOT,
             capture_output=True,
             text=True,
         )
         assert made.returncode == 0, made.stderr
+        with contextlib.suppress(OSError):  # another process of this run was faster
+            new.rename(folder)
     return folder
 
 
