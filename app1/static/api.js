@@ -99,7 +99,12 @@ export async function request(path, { token, method = "GET", body, as = "json" }
   if (body) headers["Content-Type"] = "application/json";
   let response;
   try {
-    response = await fetch(new URL(path, ROOT), { method, headers, body: JSON.stringify(body) });
+    response = await fetch(new URL(path, ROOT), {
+      method,
+      headers,
+      body: JSON.stringify(body),
+      keepalive: method !== "GET", // a change is made although the page is closed meanwhile
+    });
   } catch {
     throw new Refusal(`${UNREACHABLE} Nothing was changed. Try again.`);
   }

@@ -17,6 +17,7 @@ const RELAY = new URL(
 let token = "";
 let wallProblem = ""; // why the relay does not show the wall
 const cards = new Map(); // id -> card, of both lists
+const rejected = new Set(); // cards whose deletion is not sent yet, in the order of the rejections
 
 // --- the token -----------------------------------------------------------------------------------
 
@@ -147,11 +148,42 @@ class Card {
     return true;
   }
 
+  /** The next card in the list, or the one before, about which nothing is decided yet. */
+  get following() {
+    const all = [...this.root.parentElement.children];
+    const at = all.indexOf(this.root);
+    return [...all.slice(at + 1), ...all.slice(0, at).reverse()].find(({ card }) => card.isOpen);
+  }
+
+  /** Whether nothing is decided yet. */
+  get isOpen() {
+    return !this.root.dataset.state;
+  }
+
+  /**
+   * Set what is decided: "approving", "leaving" (rejected), or "" for nothing. The keyboard goes on
+   * with the next card at once, so that no key meant for that one acts on this one.
+   */
+  setState(state) {
+    const hadFocus = this.root.contains(document.activeElement);
+    this.root.dataset.state = state;
+    for (const name of ["approve", "change", "reject"]) this.part(name).disabled = state !== "";
+    this.part("undo").hidden = state !== "leaving";
+    if (!hadFocus) return;
+    const own = state === "leaving" ? this.part("undo") : this.root;
+    ((state && this.following) || own).focus();
+  }
+
   async approve() {
+    if (!this.isOpen) return;
+    this.endEdit();
+    this.setState("approving");
     if (await this.send({ method: "PATCH", body: { approved: true } }, "Approved.")) this.leave();
+    else this.setState("");
   }
 
   startEdit() {
+    if (!this.isOpen) return;
     this.part("edit").hidden = false;
     this.text.value = this.entry.caption;
     this.text.focus();
@@ -159,6 +191,7 @@ class Card {
   }
 
   endEdit() {
+    if (this.part("edit").hidden) return;
     this.part("edit").hidden = true;
     this.root.focus();
   }
@@ -177,26 +210,36 @@ class Card {
 
   /** Delete after a while in which it can be taken back. */
   reject() {
-    this.root.dataset.state = "leaving";
-    this.part("undo").hidden = false;
-    this.part("undo").focus();
-    announce("Rejected. Undo within five seconds.");
-    this.timer = setTimeout(async () => {
-      if (await this.send({ method: "DELETE" }, "Deleted.")) this.leave();
-      else this.undo();
-    }, UNDO);
+    if (!this.isOpen) return;
+    this.endEdit();
+    this.setState("leaving");
+    rejected.add(this);
+    announce("Rejected. The key U takes it back within five seconds.");
+    this.timer = setTimeout(() => this.sendRejection(), UNDO);
   }
 
   undo() {
     clearTimeout(this.timer);
-    delete this.root.dataset.state;
-    this.part("undo").hidden = true;
+    rejected.delete(this);
+    this.setState("");
     this.root.focus();
+  }
+
+  /** Delete now what was rejected; from here on it cannot be taken back. */
+  async sendRejection() {
+    if (!rejected.delete(this)) return; // nothing was rejected, or it is sent
+    clearTimeout(this.timer);
+    if (this.root.contains(document.activeElement)) this.root.focus();
+    this.part("undo").hidden = true;
+    if (await this.send({ method: "DELETE" }, "Deleted.")) this.leave();
+    else this.setState("");
   }
 
   /** Remove the card; the keyboard goes on with the next one. */
   leave() {
-    const next = this.root.nextElementSibling ?? this.root.previousElementSibling;
+    if (!this.root.isConnected) return;
+    this.sendRejection(); // if another host has approved it meanwhile, or the list is full
+    const next = this.following;
     const hadFocus = this.root.contains(document.activeElement);
     cards.delete(this.entry.id);
     this.root.remove();
@@ -204,6 +247,11 @@ class Card {
     showCounts();
   }
 }
+
+// A rejection holds although the page is closed before its time is over.
+addEventListener("pagehide", () => {
+  for (const card of rejected) card.sendRejection();
+});
 
 function showCounts() {
   const waiting = byId("waiting").childElementCount;
@@ -217,14 +265,17 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest("textarea, input")) return;
   const root = document.activeElement.closest?.(".card");
+  const card = root?.card;
   const key = event.key.toLowerCase();
   if (key === "arrowdown" || key === "arrowup") {
     const all = [...document.querySelectorAll(".card")];
     const at = all.indexOf(root) + (key === "arrowdown" ? 1 : -1);
     all[Math.max(0, Math.min(at, all.length - 1))]?.focus();
-  } else if (root && key === "a" && root.card.isWaiting) root.card.approve();
-  else if (root && key === "e") root.card.startEdit();
-  else if (root && key === "r" && root.dataset.state !== "leaving") root.card.reject();
+  } else if (event.repeat) return; // a key that is held decides about one card only
+  else if (key === "u") (rejected.has(card) ? card : [...rejected].at(-1))?.undo();
+  else if (card && key === "a" && card.isWaiting) card.approve();
+  else if (card && key === "e") card.startEdit();
+  else if (card && key === "r") card.reject();
   else return;
   event.preventDefault();
 });

@@ -104,6 +104,78 @@ def test_nothing_is_on_a_wall_before_the_host_approves(
     assert wall.complaints("guests.svg") == []
 
 
+def names_on_the_wall(product: Product) -> list[str]:
+    return [one["image_path"] for one in product.relay.get("/api/captions")[2]["captions"]]
+
+
+def test_keys_act_on_no_card_about_which_the_host_has_decided(
+    run: Callable[..., Product], open_browser: Callable[..., Chromium]
+) -> None:
+    product = run(APP1_APPROVE="on")
+    names = ["coffee.png", "chelsea.png", "rocket.jpg"]
+    for name in names:
+        product.upload(PHOTOS[0].with_name(name))
+    host = open_browser()
+    host.open(f"{product.app1.url}/host#{product.token}")
+    host.wait_texts("#waiting .name", names)
+    focused = "return document.activeElement.closest('.card')?.querySelector('.name').textContent"
+    leaving = "#waiting [data-state=leaving] .name"
+
+    press(host, Keys.ARROW_DOWN, "r", "a")  # reject the first, approve the second
+    host.wait_texts("#waiting .name", ["coffee.png", "rocket.jpg"])
+    assert host.texts(leaving) == ["coffee.png"]
+    assert host.run(focused) == "rocket.jpg"
+    press(host, "u")
+    host.wait_texts(leaving, [])
+    assert host.run(focused) == "coffee.png"
+
+    # on a card that is rejected, only Undo acts
+    press(host, "r", Keys.ARROW_UP, "a", "e")
+    assert host.run(focused) == "coffee.png"
+    assert host.texts(leaving) == ["coffee.png"]
+    card = host.all("#waiting .card")[0]
+    for button in card.find_elements("css selector", ".approve, .change, .reject"):
+        assert not button.is_enabled()
+    assert not card.find_element("css selector", ".edit").is_displayed()
+    host.wait_texts("#waiting .name", ["rocket.jpg"], seconds=20)
+    host.wait(lambda: names_on_the_wall(product) == ["chelsea.png"])
+
+    # while the answer to an approval is awaited, the next key is for the next card
+    product.upload(PHOTOS[0])
+    host.wait_texts("#waiting .name", ["rocket.jpg", "coffee.png"])
+    host.run("document.querySelector('#waiting .card').focus()")
+    press(host, "a", "r")
+    host.wait_texts("#waiting .name", [], seconds=20)
+    host.wait(lambda: sorted(names_on_the_wall(product)) == ["chelsea.png", "rocket.jpg"])
+    assert host.complaints() == []
+
+
+def test_a_rejection_holds_when_the_page_is_closed(
+    run: Callable[..., Product], open_browser: Callable[..., Chromium]
+) -> None:
+    product = run(APP1_APPROVE="on")
+    shown = product.upload(PHOTOS[0])[1]["id"]
+    product.as_host("PATCH", f"/api/captions/{shown}", {"approved": True})
+    product.upload(PHOTOS[1])
+    host = open_browser()
+    host.open(f"{product.app1.url}/host#{product.token}")
+    host.wait_texts("#waiting .name", ["chelsea.png"])
+    host.wait_texts("#shown .name", ["coffee.png"])
+    # this page never sends a rejection because its time is over
+    host.run("window.setTimeout = () => 0")
+    for button in host.all(".reject"):
+        button.click()
+    assert len(host.all("[data-state=leaving]")) == 2
+    page = host.driver.current_window_handle
+    host.driver.switch_to.new_window("tab")
+    other = host.driver.current_window_handle
+    host.driver.switch_to.window(page)
+    host.driver.close()
+    host.driver.switch_to.window(other)
+    host.wait(lambda: product.as_host("GET", "/api/review")["waiting"] == [])
+    host.wait(lambda: names_on_the_wall(product) == [])
+
+
 def test_a_correction_reaches_every_wall_at_once(
     run: Callable[..., Product], open_browser: Callable[..., Chromium]
 ) -> None:
