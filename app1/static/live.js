@@ -20,7 +20,10 @@ const GREY = [32, 24]; // pixels of the small picture by which scenes are compar
 const section = byId("live");
 const video = section.querySelector("video");
 const part = (name) => section.querySelector(`.${name}`);
-const camera = new Camera(video);
+const camera = new Camera(video, (sentence) => {
+  pause(sentence);
+  announce(sentence);
+});
 const small = document.createElement("canvas");
 [small.width, small.height] = GREY;
 
@@ -135,11 +138,12 @@ async function start() {
   try {
     part("other").hidden = !(await camera.start(1280, 960));
   } catch (error) {
-    stop();
     part("live-caption").textContent = "";
+    pause("The camera is off.");
     showProblem(error);
     return;
   }
+  if (!camera.isOn) return; // stopped meanwhile
   section.dataset.state = "on";
   announce(`Live. ${part("audience").textContent}`);
   clearInterval(timer);
@@ -153,9 +157,10 @@ function stop() {
   section.dataset.state = "off";
 }
 
-function pause() {
-  if (!camera.isOn) return;
+/** Stop, and say why, beside a button to go on. */
+function pause(why) {
   stop();
+  part("why").textContent = why;
   part("paused").hidden = false;
 }
 
@@ -196,6 +201,7 @@ export function startLive() {
   });
   startAloud(part("aloud"));
   // Nobody sees what the camera of a hidden tab films, so it stops.
-  document.addEventListener("visibilitychange", () => document.hidden && pause());
-  addEventListener("pagehide", pause);
+  const hide = () => camera.isOn && pause("The camera stopped when this page was hidden.");
+  document.addEventListener("visibilitychange", () => document.hidden && hide());
+  addEventListener("pagehide", hide);
 }

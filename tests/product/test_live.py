@@ -106,6 +106,44 @@ def test_the_camera_of_a_hidden_tab_is_off(
     page.wait(lambda: camera_is_on(page))
 
 
+LOSE = """for (const track of document.querySelector(arguments[0]).srcObject.getTracks()) {
+      track.stop();
+      track.dispatchEvent(new Event("ended"));  // as when it is unplugged
+    }"""
+
+
+def test_a_camera_that_is_lost_is_said_and_can_be_started_again(
+    run: Callable[..., dict[str, Server]], open_browser: Callable[..., Chromium], tmp_path: Path
+) -> None:
+    servers = run()
+    page = open_browser(*write_y4m(tmp_path / "camera.y4m", PHOTOS))
+    page.open(servers["app1"].url)
+    page.one("#go-live").click()
+    page.one("#live .on-wall").click()
+    page.wait(lambda: any(captions(page)), "no caption")
+    page.run(LOSE, "#live video")
+    assert "lost" in page.one("#live .why").text
+    assert "lost" in page.texts("#announcer")[0]
+    assert not page.all("#live .mark")[0].is_displayed()
+    assert page.run("return document.querySelector('#live video').srcObject") is None
+    page.one("#live .resume").click()
+    page.wait(lambda: camera_is_on(page))
+    assert page.one("#live .mark").is_displayed()
+    assert page.all("#live .why")[0].is_displayed() is False
+    page.one("#live .stop").click()
+
+    # the same in the dialog that takes one photo
+    page.one("#use-camera").click()
+    page.wait(page.one("#shutter").is_enabled)
+    page.run(LOSE, "#camera video")
+    assert "lost" in page.one("#camera .problem").text
+    assert not page.one("#shutter").is_enabled()
+    page.one("#close-camera").click()
+    page.one("#use-camera").click()
+    page.wait(page.one("#shutter").is_enabled)
+    assert page.complaints() == []
+
+
 def test_a_camera_that_is_not_allowed_is_said(
     run: Callable[..., dict[str, Server]], open_browser: Callable[..., Chromium]
 ) -> None:
@@ -118,6 +156,7 @@ def test_a_camera_that_is_not_allowed_is_said(
     page.one("#go-live").click()
     page.wait(lambda: "site settings" in page.texts("#live .problem")[0])
     assert not page.one("#live").find_element("css selector", ".mark").is_displayed()
+    page.one("#live .resume")  # for when it is allowed
 
 
 def test_without_https_the_way_out_is_said(
