@@ -6,6 +6,8 @@ import { readOut, verdict } from "../shared/format.js";
 import { announce, byId } from "../shared/page.js";
 import { requestFrame } from "./api.js";
 import { Camera, hasCamera } from "./camera.js";
+import { showMessage } from "./intake.js";
+import { keepSent, showSent } from "./sent.js";
 
 const SIDE = 448; // pixels of the longer side; the model needs 299
 const QUALITY = 0.85;
@@ -65,9 +67,10 @@ async function look() {
     const blob = await new Promise((resolve) =>
       camera.frame(SIDE).toBlob(resolve, "image/jpeg", QUALITY),
     );
-    show(await requestFrame(blob, false));
+    const answer = await requestFrame(blob, false);
+    show(answer);
     performance.measure("frame to words", { start: now });
-    await offerToWall(blob);
+    await offerToWall(blob, answer);
   } catch (refusal) {
     showProblem(refusal);
   } finally {
@@ -105,12 +108,18 @@ function showProblem({ message, retryAfter }) {
   part("problem").hidden = false;
 }
 
-/** Publish the frame if the person wants that, and its sentence is another than the last one. */
-async function offerToWall(blob) {
+/**
+ * Publish the frame if the person wants that, it is a photo, and its sentence is another than the
+ * last one. The person can delete it in the list of what this tab sent.
+ */
+async function offerToWall(blob, { caption, photo }) {
   const now = performance.now();
-  if (!onWall || shownCaption === published.caption || now - published.at < WALL_EVERY) return;
-  published = { caption: shownCaption, at: now };
-  await requestFrame(blob, true);
+  if (!onWall || !camera.isOn || photo === false) return;
+  if (caption === published.caption || now - published.at < WALL_EVERY) return;
+  published = { caption, at: now };
+  const answer = await requestFrame(blob, true);
+  keepSent(answer);
+  showSent(answer, showMessage);
 }
 
 function showAudience() {

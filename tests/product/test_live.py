@@ -78,6 +78,14 @@ def test_what_the_camera_sees_is_captioned_for_this_page_alone(
     assert set(wall.texts("#cards .card .caption")) <= seen
     assert wall.texts("#cards .name")[0] == "Live"
     page.one("#live .on-wall").click()
+    page.wait(lambda: page.texts("#earlier .text"))
+
+    def is_taken_back() -> bool:
+        for button in page.all("#earlier button:enabled"):
+            button.click()
+        return page.texts("#earlier .text") == wall.texts("#cards .card") == []
+
+    page.wait(is_taken_back)
 
     page.one("#live .stop").click()
     assert not camera_is_on(page)
