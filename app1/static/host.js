@@ -2,8 +2,8 @@
 
 import { announce, byId, unreachable, whyRefused } from "../shared/page.js";
 import { request } from "./api.js";
+import { hostToken, keepHostToken } from "./host-token.js";
 
-const KEY = "host-token";
 const ASK_AGAIN = 2_000; // ms between two looks at what waits
 const UNDO = 5_000; // ms in which a rejection can be taken back
 const SHOWN = 30; // captions of the wall that are listed
@@ -14,22 +14,22 @@ const RELAY = new URL(
   }/`,
 );
 
-let token = "";
+let token = ""; // of the host who is inside
 let wallProblem = ""; // why the relay does not show the wall
 const cards = new Map(); // id -> card, of both lists
 const rejected = new Set(); // cards whose deletion is not sent yet, in the order of the rejections
 
 // --- the token -----------------------------------------------------------------------------------
 
-/** The token from the link that `captioner up` prints, or from this tab's storage. */
-function givenToken() {
-  const linked = decodeURIComponent(location.hash.slice(1));
-  if (linked) history.replaceState(null, "", location.pathname + location.search);
+/** The token from the link that `captioner up` prints, taken out of the address; "" without one. */
+function linkedToken() {
+  const linked = location.hash.slice(1);
+  if (!linked || byId(linked)) return ""; // a link to a part of this page
+  history.replaceState(null, "", location.pathname + location.search);
   try {
-    if (linked) sessionStorage.setItem(KEY, linked);
-    return linked || sessionStorage.getItem(KEY) || "";
+    return decodeURIComponent(linked);
   } catch {
-    return linked;
+    return linked; // such as "%": a wrong token like others
   }
 }
 
@@ -41,16 +41,23 @@ function showMessage(sentence) {
 }
 
 async function enter(given) {
-  token = given;
   try {
-    showGuests(await ask("api/guests"));
+    showGuests(await ask("api/guests", { token: given }));
   } catch (refusal) {
+    if ([401, 403].includes(refusal.status)) keepHostToken(token); // this one is wrong
+    else if (!token) keepHostToken(given); // to be tried again after a reload
     if (given) showMessage(refusal.message);
-    byId("enter").hidden = false;
-    byId("token").focus();
+    if (!token) {
+      byId("enter").hidden = false;
+      byId("token").focus();
+    }
     return;
   }
+  const isInside = token !== "";
+  token = given;
+  keepHostToken(token);
   showMessage("");
+  if (isInside) return;
   byId("enter").hidden = true;
   byId("inside").hidden = false;
   byId("leave").hidden = false;
@@ -60,12 +67,16 @@ async function enter(given) {
 
 byId("enter").addEventListener("submit", (event) => {
   event.preventDefault();
-  location.hash = encodeURIComponent(byId("token").value.trim());
-  enter(givenToken());
+  enter(byId("token").value.trim());
 });
 byId("leave").addEventListener("click", () => {
-  sessionStorage.removeItem(KEY);
+  keepHostToken("");
   location.reload();
+});
+// The link can be opened in a tab that has this page already.
+addEventListener("hashchange", () => {
+  const linked = linkedToken();
+  if (linked) enter(linked);
 });
 
 // --- cards ---------------------------------------------------------------------------------------
@@ -387,4 +398,4 @@ byId("guests").addEventListener("change", () => decide());
 byId("on-wall").addEventListener("change", () => decide());
 byId("renew").addEventListener("click", () => decide({ renew: true }));
 
-enter(givenToken());
+enter(linkedToken() || hostToken());

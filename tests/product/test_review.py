@@ -253,3 +253,77 @@ def test_guests_come_by_the_code_on_the_wall(
     guest.open(link)
     assert "has ended" in guest.texts("#message")[0]
     assert guest.complaints("410") == []
+
+
+FRAME = """const [done] = arguments;
+    const canvas = document.createElement("canvas");
+    canvas.toBlob((blob) => import("/static/api.js")
+      .then(({requestFrame}) => requestFrame(blob, false))
+      .then(() => done("captioned"), (refusal) => done(refusal.message)));"""
+
+
+def test_the_host_uploads_although_others_may_not(
+    run: Callable[..., Product], open_browser: Callable[..., Chromium]
+) -> None:
+    product = run()
+    host, other = open_browser(), open_browser()
+    host.open(f"{product.app1.url}/host#{product.token}")
+    host.one("#guests [value=host]").click()
+    host.wait(lambda: product.as_host("GET", "/api/guests")["uploads"] == "host")
+    host.one("a[href='/']").click()
+    host.one("#choose")
+    assert host.texts("#refusal") == []
+    assert host.one("#formats").is_displayed()
+    host.run("document.getElementById('image').parentElement.hidden = false")
+    host.all("#image")[0].send_keys(str(PHOTOS[1]))
+    host.wait_texts("#cards [data-state=done] .name", ["chelsea.png"], seconds=30)
+    assert names_on_the_wall(product) == ["chelsea.png"]
+    assert host.driver.execute_async_script(FRAME) == "captioned"
+
+    # others read it before they choose a photo
+    refusal = "The host takes no photos from others at the moment."
+    other.open(product.app1.url)
+    assert other.one("#refusal").text == refusal
+    assert not other.all("#formats")[0].is_displayed()
+    assert other.driver.execute_async_script(FRAME) == refusal
+    link = product.as_host("PUT", "/api/guests", {"uploads": "guests"})["url"]
+    other.open(product.app1.url)
+    assert "link only" in other.one("#refusal").text
+    other.open(link)
+    assert other.one("#formats").is_displayed()
+    assert other.texts("#refusal") == []
+
+    # after "Leave", this tab is no host's any more
+    host.open(f"{product.app1.url}/host")
+    host.one("#leave").click()
+    host.one("#token")
+    host.open(product.app1.url)
+    assert "link only" in host.one("#refusal").text
+    assert host.complaints("401") == []
+
+
+def test_the_hosts_link_is_opened_in_a_tab_that_has_the_page(
+    run: Callable[..., Product], open_browser: Callable[..., Chromium]
+) -> None:
+    product = run()
+    host = open_browser()
+    for wrong in ("%", "%C3%A9", "wrong"):
+        host.open(f"{product.app1.url}/host#{wrong}")
+        host.wait_texts("#message", ["This is for the host; the token is not the host's."])
+        assert host.one("#token")
+        assert "#" not in host.driver.current_url
+        host.open("about:blank")
+    host.open(f"{product.app1.url}/host")
+    host.one("#token")
+    host.open(f"{product.app1.url}/host#{product.token}")
+    host.one("#guests")
+    assert "#" not in host.driver.current_url
+    assert host.texts("#message") == [""]
+
+    # a wrong one does no harm to the host who is inside, and a link to a part of the page is none
+    host.open(f"{product.app1.url}/host#wrong")
+    host.wait(lambda: "host's" in host.texts("#message")[0])
+    host.open(f"{product.app1.url}/host#main")
+    host.driver.refresh()
+    host.one("#guests")
+    assert host.texts("#message") == [""]
