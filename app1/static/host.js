@@ -2,6 +2,7 @@
 
 import { announce, byId, unreachable, whyRefused } from "../shared/page.js";
 import { request } from "./api.js";
+import { acceptKeys } from "./edit.js";
 import { hostToken, keepHostToken } from "./host-token.js";
 
 const ASK_AGAIN = 2_000; // ms between two looks at what waits
@@ -98,13 +99,11 @@ class Card {
       event.preventDefault();
       this.save();
     });
-    this.text.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") this.endEdit();
-      if (event.key === "Enter" && !event.shiftKey) {
-        event.preventDefault();
-        this.save();
-      }
-    });
+    acceptKeys(
+      this.text,
+      () => this.save(),
+      () => this.endEdit(),
+    );
     this.show(entry);
   }
 

@@ -187,7 +187,9 @@ export function startLive() {
         message: window.isSecureContext
           ? "This browser has no camera for pages."
           : "Browsers open the camera only on pages with https:// and on localhost. " +
-            "Here, take a photo with “Use the camera”.",
+            (byId("use-camera").hidden
+              ? "Here, choose a photo instead."
+              : "Here, take a photo with “Use the camera”."),
       });
     }
   });

@@ -175,6 +175,15 @@ def test_without_https_the_way_out_is_said(
     page.open(f"http://captions.test:{servers['app1'].port}/")
     page.one("#go-live").click()
     page.wait(lambda: "https://" in page.texts("#live .problem")[0])
+    # a sentence names the button only where it is
+    assert not page.run("return matchMedia('(pointer: coarse)').matches")
+    assert "choose a photo" in page.texts("#live .problem")[0]
+    assert "Use the camera" not in page.texts("#live .problem")[0]
+    page.command("Emulation.setTouchEmulationEnabled", enabled=True)
+    page.command("Emulation.setEmulatedMedia", features=[{"name": "pointer", "value": "coarse"}])
+    page.driver.refresh()
+    page.one("#go-live").click()
+    page.wait(lambda: "Use the camera" in page.texts("#live .problem")[0])
 
 
 def test_a_limit_makes_it_slower_in_words(

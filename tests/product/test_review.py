@@ -190,8 +190,11 @@ def test_a_correction_reaches_every_wall_at_once(
     page.one(".change").click()
     box = page.one("textarea")
     box.clear()
-    box.send_keys("My morning coffee.")
-    page.one(".edit .primary").click()
+    box.send_keys("My coffee.", Keys.ESCAPE)
+    assert not box.is_displayed()
+    page.one(".change").click()
+    box.clear()
+    box.send_keys("My morning coffee.", Keys.ENTER)
     page.wait_texts(".card .caption", ["My morning coffee."])
     wall.wait_texts("#cards .card .caption", ["My morning coffee."])
 

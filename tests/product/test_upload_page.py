@@ -488,9 +488,14 @@ def test_what_live_mode_put_on_the_wall_can_be_deleted(
     assert page.complaints(EXPECTED_404) == []
 
 
-@pytest.mark.parametrize("width", [360, 3840])
+@pytest.mark.parametrize("width", [320, 360, 3840])
 def test_upload_page_fits_the_screen(page: Chromium, tmp_path: Path, width: int) -> None:
     page.set_width(width, 740)
+    padding = """const button = document.getElementById("viewer");
+        const range = document.createRange();
+        range.selectNodeContents(button);
+        return range.getBoundingClientRect().left - button.getBoundingClientRect().left"""
+    assert page.run(padding) > 16
     choose(page, photo(tmp_path, f"{'dog' * 20}.png", size=(400, 300)))
     page.wait_texts(".word", ["A", "dog" * 20, "'s", "ball"])
     assert not page.overflows()
