@@ -52,17 +52,22 @@ class Guests:
             token.encode(errors="replace"), self.token.encode()
         )
 
+    def refusal(self, token: str) -> str:
+        """Why somebody who shows this token and is not the host may not upload; "" if they may."""
+        if self.uploads == "everybody" or self.is_link(token):
+            return ""
+        if self.uploads == "guests":
+            return "Photos are taken by the host's link only; ask for it."
+        return "The host takes no photos from others at the moment."
+
     def check(self, token: str) -> None:
         """Refuse an upload by somebody who shows this token and is not the host.
 
         Raises:
             ForbiddenError: with the sentence for the uploader.
         """
-        if self.uploads == "everybody" or self.is_link(token):
-            return
-        if self.uploads == "guests":
-            raise ForbiddenError("Photos are taken by the host's link only; ask for it.")
-        raise ForbiddenError("The host takes no photos from others at the moment.")
+        if refusal := self.refusal(token):
+            raise ForbiddenError(refusal)
 
 
 def qr_code(url: str) -> bytes:

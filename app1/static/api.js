@@ -1,5 +1,7 @@
 // The requests to app1's API: caption a photo, delete a caption. Every failure is a Refusal.
 
+import { hostToken } from "./host-token.js";
+
 const ROOT = new URL("..", import.meta.url);
 const API = new URL("api/captions", ROOT);
 const GUEST = document.body.dataset.guest ?? "";
@@ -15,6 +17,12 @@ const OF_A_PROXY = {
   504: "The captioner took too long over this photo.",
 };
 const UNREACHABLE = "The captioner could not be reached.";
+
+/** The header that shows a token. A header takes no other characters, and no token of ours has any. */
+const showing = (token) => ({ Authorization: `Bearer ${token.replace(/[^!-~]/g, "?")}` });
+
+/** The headers of an upload: the host's token, where this tab has it. */
+const ofUploads = () => (hostToken() ? showing(hostToken()) : {});
 
 /** Why a request failed; `message` is the sentence for the person. */
 export class Refusal extends Error {
@@ -49,6 +57,7 @@ export function requestCaption(file, withThumbnail, signal, onSent) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest(); // fetch() reports no progress of sending
     request.open("POST", API);
+    for (const [name, value] of Object.entries(ofUploads())) request.setRequestHeader(name, value);
     request.responseType = "json";
     request.timeout = TIME_LIMIT;
     request.upload.onprogress = (event) => onSent(event.total ? event.loaded / event.total : 1);
@@ -81,7 +90,7 @@ export async function requestFrame(frame, publish) {
   url.searchParams.set("name", "Live");
   let response;
   try {
-    response = await fetch(url, { method: "POST", body: frame });
+    response = await fetch(url, { method: "POST", headers: ofUploads(), body: frame });
   } catch {
     throw new Refusal(UNREACHABLE, 0, 3);
   }
@@ -95,11 +104,16 @@ export async function requestFrame(frame, publish) {
  * @param {string} path from the app's root, without a slash at the beginning
  */
 export async function request(path, { token, method = "GET", body, as = "json" } = {}) {
-  const headers = { Authorization: `Bearer ${token}` };
+  const headers = showing(token);
   if (body) headers["Content-Type"] = "application/json";
   let response;
   try {
-    response = await fetch(new URL(path, ROOT), { method, headers, body: JSON.stringify(body) });
+    response = await fetch(new URL(path, ROOT), {
+      method,
+      headers,
+      body: JSON.stringify(body),
+      keepalive: method !== "GET", // a change is made although the page is closed meanwhile
+    });
   } catch {
     throw new Refusal(`${UNREACHABLE} Nothing was changed. Try again.`);
   }

@@ -6,6 +6,7 @@ const REASONS = {
   NotFoundError: "No camera was found on this device.",
   NotReadableError: "Another program is using the camera. Close it and try again.",
 };
+const LOST = "The camera was lost. It was unplugged, or the browser does not allow it any more.";
 
 /** Whether this page may ask for a camera: a secure context with a camera interface. */
 export function hasCamera() {
@@ -14,13 +15,18 @@ export function hasCamera() {
 
 export class Camera {
   #video;
+  #lost;
   #stream = null;
   #wanted = false;
   #facing = "environment";
 
-  /** @param {HTMLVideoElement} video shows what the camera sees */
-  constructor(video) {
+  /**
+   * @param {HTMLVideoElement} video shows what the camera sees
+   * @param {(sentence: string) => void} lost called when the camera has stopped by itself
+   */
+  constructor(video, lost) {
     this.#video = video;
+    this.#lost = lost;
   }
 
   get isOn() {
@@ -42,6 +48,9 @@ export class Camera {
         return false;
       }
       this.#stream = stream;
+      for (const track of stream.getTracks()) {
+        track.addEventListener("ended", () => this.#end(stream)); // not fired by our own stop()
+      }
       this.#video.srcObject = stream;
       const devices = await navigator.mediaDevices.enumerateDevices();
       return devices.filter((device) => device.kind === "videoinput").length > 1;
@@ -64,6 +73,12 @@ export class Camera {
     this.#stream?.getTracks().forEach((track) => track.stop());
     this.#stream = null;
     this.#video.srcObject = null;
+  }
+
+  #end(stream) {
+    if (stream !== this.#stream) return; // an earlier one
+    this.stop();
+    this.#lost(LOST);
   }
 
   /** The picture of this moment on a canvas whose longer side has `side` pixels at most. */

@@ -4,6 +4,7 @@ import { showCandidates, showConfidence } from "../shared/caption.js";
 import { readOut } from "../shared/format.js";
 import { announce, byId } from "../shared/page.js";
 import { requestCaption, requestCorrection } from "./api.js";
+import { acceptKeys } from "./edit.js";
 import { deleteSent, keepSent } from "./sent.js";
 import { shrink } from "./shrink.js";
 import { showWords } from "./words.js";
@@ -37,6 +38,11 @@ export class Card {
       event.preventDefault();
       this.saveEdit();
     });
+    acceptKeys(
+      this.root.querySelector("textarea"),
+      () => this.saveEdit(),
+      () => this.endEdit(),
+    );
     this.part("remove").addEventListener("click", () => this.remove());
     this.part("remove").hidden = false;
     this.showPhoto();

@@ -2,8 +2,9 @@
 
 import { announce, byId, unreachable, whyRefused } from "../shared/page.js";
 import { request } from "./api.js";
+import { acceptKeys } from "./edit.js";
+import { hostToken, keepHostToken } from "./host-token.js";
 
-const KEY = "host-token";
 const ASK_AGAIN = 2_000; // ms between two looks at what waits
 const UNDO = 5_000; // ms in which a rejection can be taken back
 const SHOWN = 30; // captions of the wall that are listed
@@ -14,21 +15,22 @@ const RELAY = new URL(
   }/`,
 );
 
-let token = "";
+let token = ""; // of the host who is inside
 let wallProblem = ""; // why the relay does not show the wall
 const cards = new Map(); // id -> card, of both lists
+const rejected = new Set(); // cards whose deletion is not sent yet, in the order of the rejections
 
 // --- the token -----------------------------------------------------------------------------------
 
-/** The token from the link that `captioner up` prints, or from this tab's storage. */
-function givenToken() {
-  const linked = decodeURIComponent(location.hash.slice(1));
-  if (linked) history.replaceState(null, "", location.pathname + location.search);
+/** The token from the link that `captioner up` prints, taken out of the address; "" without one. */
+function linkedToken() {
+  const linked = location.hash.slice(1);
+  if (!linked || byId(linked)) return ""; // a link to a part of this page
+  history.replaceState(null, "", location.pathname + location.search);
   try {
-    if (linked) sessionStorage.setItem(KEY, linked);
-    return linked || sessionStorage.getItem(KEY) || "";
+    return decodeURIComponent(linked);
   } catch {
-    return linked;
+    return linked; // such as "%": a wrong token like others
   }
 }
 
@@ -40,16 +42,23 @@ function showMessage(sentence) {
 }
 
 async function enter(given) {
-  token = given;
   try {
-    showGuests(await ask("api/guests"));
+    showGuests(await ask("api/guests", { token: given }));
   } catch (refusal) {
+    if ([401, 403].includes(refusal.status)) keepHostToken(token); // this one is wrong
+    else if (!token) keepHostToken(given); // to be tried again after a reload
     if (given) showMessage(refusal.message);
-    byId("enter").hidden = false;
-    byId("token").focus();
+    if (!token) {
+      byId("enter").hidden = false;
+      byId("token").focus();
+    }
     return;
   }
+  const isInside = token !== "";
+  token = given;
+  keepHostToken(token);
   showMessage("");
+  if (isInside) return;
   byId("enter").hidden = true;
   byId("inside").hidden = false;
   byId("leave").hidden = false;
@@ -59,12 +68,16 @@ async function enter(given) {
 
 byId("enter").addEventListener("submit", (event) => {
   event.preventDefault();
-  location.hash = encodeURIComponent(byId("token").value.trim());
-  enter(givenToken());
+  enter(byId("token").value.trim());
 });
 byId("leave").addEventListener("click", () => {
-  sessionStorage.removeItem(KEY);
+  keepHostToken("");
   location.reload();
+});
+// The link can be opened in a tab that has this page already.
+addEventListener("hashchange", () => {
+  const linked = linkedToken();
+  if (linked) enter(linked);
 });
 
 // --- cards ---------------------------------------------------------------------------------------
@@ -86,13 +99,11 @@ class Card {
       event.preventDefault();
       this.save();
     });
-    this.text.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") this.endEdit();
-      if (event.key === "Enter" && !event.shiftKey) {
-        event.preventDefault();
-        this.save();
-      }
-    });
+    acceptKeys(
+      this.text,
+      () => this.save(),
+      () => this.endEdit(),
+    );
     this.show(entry);
   }
 
@@ -147,11 +158,42 @@ class Card {
     return true;
   }
 
+  /** The next card in the list, or the one before, about which nothing is decided yet. */
+  get following() {
+    const all = [...this.root.parentElement.children];
+    const at = all.indexOf(this.root);
+    return [...all.slice(at + 1), ...all.slice(0, at).reverse()].find(({ card }) => card.isOpen);
+  }
+
+  /** Whether nothing is decided yet. */
+  get isOpen() {
+    return !this.root.dataset.state;
+  }
+
+  /**
+   * Set what is decided: "approving", "leaving" (rejected), or "" for nothing. The keyboard goes on
+   * with the next card at once, so that no key meant for that one acts on this one.
+   */
+  setState(state) {
+    const hadFocus = this.root.contains(document.activeElement);
+    this.root.dataset.state = state;
+    for (const name of ["approve", "change", "reject"]) this.part(name).disabled = state !== "";
+    this.part("undo").hidden = state !== "leaving";
+    if (!hadFocus) return;
+    const own = state === "leaving" ? this.part("undo") : this.root;
+    ((state && this.following) || own).focus();
+  }
+
   async approve() {
+    if (!this.isOpen) return;
+    this.endEdit();
+    this.setState("approving");
     if (await this.send({ method: "PATCH", body: { approved: true } }, "Approved.")) this.leave();
+    else this.setState("");
   }
 
   startEdit() {
+    if (!this.isOpen) return;
     this.part("edit").hidden = false;
     this.text.value = this.entry.caption;
     this.text.focus();
@@ -159,6 +201,7 @@ class Card {
   }
 
   endEdit() {
+    if (this.part("edit").hidden) return;
     this.part("edit").hidden = true;
     this.root.focus();
   }
@@ -177,26 +220,36 @@ class Card {
 
   /** Delete after a while in which it can be taken back. */
   reject() {
-    this.root.dataset.state = "leaving";
-    this.part("undo").hidden = false;
-    this.part("undo").focus();
-    announce("Rejected. Undo within five seconds.");
-    this.timer = setTimeout(async () => {
-      if (await this.send({ method: "DELETE" }, "Deleted.")) this.leave();
-      else this.undo();
-    }, UNDO);
+    if (!this.isOpen) return;
+    this.endEdit();
+    this.setState("leaving");
+    rejected.add(this);
+    announce("Rejected. The key U takes it back within five seconds.");
+    this.timer = setTimeout(() => this.sendRejection(), UNDO);
   }
 
   undo() {
     clearTimeout(this.timer);
-    delete this.root.dataset.state;
-    this.part("undo").hidden = true;
+    rejected.delete(this);
+    this.setState("");
     this.root.focus();
+  }
+
+  /** Delete now what was rejected; from here on it cannot be taken back. */
+  async sendRejection() {
+    if (!rejected.delete(this)) return; // nothing was rejected, or it is sent
+    clearTimeout(this.timer);
+    if (this.root.contains(document.activeElement)) this.root.focus();
+    this.part("undo").hidden = true;
+    if (await this.send({ method: "DELETE" }, "Deleted.")) this.leave();
+    else this.setState("");
   }
 
   /** Remove the card; the keyboard goes on with the next one. */
   leave() {
-    const next = this.root.nextElementSibling ?? this.root.previousElementSibling;
+    if (!this.root.isConnected) return;
+    this.sendRejection(); // if another host has approved it meanwhile, or the list is full
+    const next = this.following;
     const hadFocus = this.root.contains(document.activeElement);
     cards.delete(this.entry.id);
     this.root.remove();
@@ -204,6 +257,11 @@ class Card {
     showCounts();
   }
 }
+
+// A rejection holds although the page is closed before its time is over.
+addEventListener("pagehide", () => {
+  for (const card of rejected) card.sendRejection();
+});
 
 function showCounts() {
   const waiting = byId("waiting").childElementCount;
@@ -217,14 +275,17 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest("textarea, input")) return;
   const root = document.activeElement.closest?.(".card");
+  const card = root?.card;
   const key = event.key.toLowerCase();
   if (key === "arrowdown" || key === "arrowup") {
     const all = [...document.querySelectorAll(".card")];
     const at = all.indexOf(root) + (key === "arrowdown" ? 1 : -1);
     all[Math.max(0, Math.min(at, all.length - 1))]?.focus();
-  } else if (root && key === "a" && root.card.isWaiting) root.card.approve();
-  else if (root && key === "e") root.card.startEdit();
-  else if (root && key === "r" && root.dataset.state !== "leaving") root.card.reject();
+  } else if (event.repeat) return; // a key that is held decides about one card only
+  else if (key === "u") (rejected.has(card) ? card : [...rejected].at(-1))?.undo();
+  else if (card && key === "a" && card.isWaiting) card.approve();
+  else if (card && key === "e") card.startEdit();
+  else if (card && key === "r") card.reject();
   else return;
   event.preventDefault();
 });
@@ -336,4 +397,4 @@ byId("guests").addEventListener("change", () => decide());
 byId("on-wall").addEventListener("change", () => decide());
 byId("renew").addEventListener("click", () => decide({ renew: true }));
 
-enter(givenToken());
+enter(linkedToken() || hostToken());

@@ -3,6 +3,7 @@
 import { byId } from "../shared/page.js";
 import { hasCamera } from "./camera.js";
 import { Card } from "./card.js";
+import { hostToken } from "./host-token.js";
 import { openCamera } from "./take-photo.js";
 
 const cards = byId("cards");
@@ -104,6 +105,10 @@ function acceptPaste() {
 
 /** Start to accept photos in every way that this browser has. */
 export function acceptPhotos() {
+  if (hostToken()) {
+    byId("refusal")?.remove(); // the host may upload
+    byId("formats").hidden = false;
+  }
   acceptChoice();
   acceptCamera();
   acceptDrop();

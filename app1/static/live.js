@@ -6,6 +6,8 @@ import { readOut, verdict } from "../shared/format.js";
 import { announce, byId } from "../shared/page.js";
 import { requestFrame } from "./api.js";
 import { Camera, hasCamera } from "./camera.js";
+import { showMessage } from "./intake.js";
+import { keepSent, showSent } from "./sent.js";
 
 const SIDE = 448; // pixels of the longer side; the model needs 299
 const QUALITY = 0.85;
@@ -20,7 +22,10 @@ const GREY = [32, 24]; // pixels of the small picture by which scenes are compar
 const section = byId("live");
 const video = section.querySelector("video");
 const part = (name) => section.querySelector(`.${name}`);
-const camera = new Camera(video);
+const camera = new Camera(video, (sentence) => {
+  pause(sentence);
+  announce(sentence);
+});
 const small = document.createElement("canvas");
 [small.width, small.height] = GREY;
 
@@ -62,9 +67,10 @@ async function look() {
     const blob = await new Promise((resolve) =>
       camera.frame(SIDE).toBlob(resolve, "image/jpeg", QUALITY),
     );
-    show(await requestFrame(blob, false));
+    const answer = await requestFrame(blob, false);
+    show(answer);
     performance.measure("frame to words", { start: now });
-    await offerToWall(blob);
+    await offerToWall(blob, answer);
   } catch (refusal) {
     showProblem(refusal);
   } finally {
@@ -102,12 +108,18 @@ function showProblem({ message, retryAfter }) {
   part("problem").hidden = false;
 }
 
-/** Publish the frame if the person wants that, and its sentence is another than the last one. */
-async function offerToWall(blob) {
+/**
+ * Publish the frame if the person wants that, it is a photo, and its sentence is another than the
+ * last one. The person can delete it in the list of what this tab sent.
+ */
+async function offerToWall(blob, { caption, photo }) {
   const now = performance.now();
-  if (!onWall || shownCaption === published.caption || now - published.at < WALL_EVERY) return;
-  published = { caption: shownCaption, at: now };
-  await requestFrame(blob, true);
+  if (!onWall || !camera.isOn || photo === false) return;
+  if (caption === published.caption || now - published.at < WALL_EVERY) return;
+  published = { caption, at: now };
+  const answer = await requestFrame(blob, true);
+  keepSent(answer);
+  showSent(answer, showMessage);
 }
 
 function showAudience() {
@@ -135,11 +147,12 @@ async function start() {
   try {
     part("other").hidden = !(await camera.start(1280, 960));
   } catch (error) {
-    stop();
     part("live-caption").textContent = "";
+    pause("The camera is off.");
     showProblem(error);
     return;
   }
+  if (!camera.isOn) return; // stopped meanwhile
   section.dataset.state = "on";
   announce(`Live. ${part("audience").textContent}`);
   clearInterval(timer);
@@ -153,9 +166,10 @@ function stop() {
   section.dataset.state = "off";
 }
 
-function pause() {
-  if (!camera.isOn) return;
+/** Stop, and say why, beside a button to go on. */
+function pause(why) {
   stop();
+  part("why").textContent = why;
   part("paused").hidden = false;
 }
 
@@ -173,7 +187,9 @@ export function startLive() {
         message: window.isSecureContext
           ? "This browser has no camera for pages."
           : "Browsers open the camera only on pages with https:// and on localhost. " +
-            "Here, take a photo with “Use the camera”.",
+            (byId("use-camera").hidden
+              ? "Here, choose a photo instead."
+              : "Here, take a photo with “Use the camera”."),
       });
     }
   });
@@ -196,6 +212,7 @@ export function startLive() {
   });
   startAloud(part("aloud"));
   // Nobody sees what the camera of a hidden tab films, so it stops.
-  document.addEventListener("visibilitychange", () => document.hidden && pause());
-  addEventListener("pagehide", pause);
+  const hide = () => camera.isOn && pause("The camera stopped when this page was hidden.");
+  document.addEventListener("visibilitychange", () => document.hidden && hide());
+  addEventListener("pagehide", hide);
 }

@@ -6,7 +6,7 @@ import { announce, byId } from "../shared/page.js";
 import { requestDeletion } from "./api.js";
 
 const KEY = "sent";
-const KEPT = 50;
+const KEPT = 500; // live mode sends up to 12 a minute
 const DAY = 86_400_000; // ms; the limit for a tab that stays open
 
 /** Oldest first: [{id, delete_token, caption, at}] */
@@ -40,28 +40,32 @@ export async function deleteSent(answer) {
 
 /** List what this tab sent before a reload, to be deleted; `onProblem` is called with a sentence. */
 export function showEarlier(onProblem) {
+  for (const answer of allSent()) showSent(answer, onProblem);
+}
+
+/** List one that this tab sent, the newest first. */
+export function showSent(answer, onProblem) {
   const section = byId("earlier");
   const list = section.querySelector("ul");
-  for (const answer of allSent()) {
-    const row = byId("earlier-row").content.firstElementChild.cloneNode(true);
-    const button = row.querySelector("button");
-    row.querySelector(".text").textContent = answer.caption;
-    button.addEventListener("click", async () => {
-      button.disabled = true;
-      try {
-        await deleteSent(answer);
-      } catch (refusal) {
-        button.disabled = false;
-        onProblem(refusal.message);
-        return;
-      }
-      const next = row.nextElementSibling ?? row.previousElementSibling;
-      row.remove();
-      section.hidden = list.childElementCount === 0;
-      (next?.querySelector("button") ?? byId("choose")).focus();
-      announce("Deleted from every screen.");
-    });
-    list.prepend(row); // the newest first
-  }
-  section.hidden = list.childElementCount === 0;
+  const row = byId("earlier-row").content.firstElementChild.cloneNode(true);
+  const button = row.querySelector("button");
+  row.querySelector(".text").textContent = answer.caption;
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    try {
+      await deleteSent(answer);
+    } catch (refusal) {
+      button.disabled = false;
+      onProblem(refusal.message);
+      return;
+    }
+    const next = row.nextElementSibling ?? row.previousElementSibling;
+    row.remove();
+    section.hidden = list.childElementCount === 0;
+    const start = byId("intake").hidden ? document.querySelector("#live .stop") : byId("choose");
+    (next?.querySelector("button") ?? start).focus();
+    announce("Deleted from every screen.");
+  });
+  list.prepend(row);
+  section.hidden = false;
 }

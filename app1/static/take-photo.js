@@ -7,7 +7,13 @@ const QUALITY = 0.92;
 const dialog = byId("camera");
 const video = dialog.querySelector("video");
 const problem = dialog.querySelector(".problem");
-const camera = new Camera(video);
+const camera = new Camera(video, showProblem);
+
+function showProblem(sentence) {
+  byId("shutter").disabled = true;
+  problem.textContent = sentence;
+  problem.hidden = false;
+}
 
 async function start() {
   problem.hidden = true;
@@ -15,8 +21,7 @@ async function start() {
   try {
     byId("other-camera").hidden = !(await camera.start(1920, 1440));
   } catch (error) {
-    problem.textContent = error.message;
-    problem.hidden = false;
+    showProblem(error.message);
   }
 }
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from flask import Blueprint, render_template, request
 
+from app1.guests import Guests
 from app1.parts import parts
 from app1.problems import RequestError
+from app1.review import ReviewError
 from app1.uploads import MAX_PICTURES
 from app1.views.uploading import Result, caption_request, data_url
 from common.pages import neighbour_url
@@ -26,6 +28,7 @@ def render_page(
 ) -> str:
     """The page with a message, and with the results of an upload; for a guest, with their token."""
     settings, model = parts().settings, parts().workers.model
+    guest = guest or request.args.get("guest", "")
     return render_template(
         "index.html",
         max_upload_bytes=settings.max_upload_bytes,
@@ -36,11 +39,20 @@ def render_page(
         model_name=model.name if model else "",
         viewer_url=neighbour_url(settings.app2_public_url, settings.app2_port),
         approve=settings.app1_approve,
-        guest=guest or request.args.get("guest", ""),
+        guest=guest,
+        refusal=_refusal(guest),
         message=message,
         message_kind=kind,
         results=[_shown(result) for result in results],
     )
+
+
+def _refusal(guest: str) -> str:
+    """Why this guest may not upload; "" if they may, or if that cannot be read now."""
+    try:
+        return Guests.read(parts().review).refusal(guest)
+    except ReviewError:
+        return ""  # an upload gets the reason
 
 
 def _shown(result: Result) -> dict[str, Any]:

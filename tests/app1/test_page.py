@@ -9,6 +9,9 @@ from collections.abc import Callable
 import pytest
 from flask.testing import FlaskClient
 
+from app1.guests import Guests
+from app1.parts import App1
+from app1.review import ReviewError
 from tests.kit.app1 import Files, Relay, Send
 
 
@@ -42,6 +45,24 @@ def test_delete(
     assert "Deleted from every screen." in response.text
     wait_for(lambda: relay.of("forget"))
     assert relay.of("forget")[0] == {"id": fields["id"]}
+
+
+def test_who_may_upload_is_said_before_a_photo_is_chosen(
+    client: FlaskClient, parts: App1, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 'id="refusal"' not in client.get("/").text
+    guests = Guests().changed("guests", on_wall=False, renew=False)
+    guests.keep(parts.review)
+    refusal = "<strong>Photos are taken by the host&#39;s link only; ask for it.</strong>"
+    assert refusal in client.get("/").text
+    assert refusal in client.get("/?guest=wrong").text
+    assert 'id="refusal"' not in client.get(f"/?guest={guests.token}").text
+
+    def fail(name: str) -> str:
+        raise ReviewError("The file cannot be read.")
+
+    monkeypatch.setattr(parts.review, "mark", fail)
+    assert client.get("/").status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,14 @@ def test_what_the_camera_sees_is_captioned_for_this_page_alone(
     assert set(wall.texts("#cards .card .caption")) <= seen
     assert wall.texts("#cards .name")[0] == "Live"
     page.one("#live .on-wall").click()
+    page.wait(lambda: page.texts("#earlier .text"))
+
+    def is_taken_back() -> bool:
+        for button in page.all("#earlier button:enabled"):
+            button.click()
+        return page.texts("#earlier .text") == wall.texts("#cards .card") == []
+
+    page.wait(is_taken_back)
 
     page.one("#live .stop").click()
     assert not camera_is_on(page)
@@ -106,6 +114,44 @@ def test_the_camera_of_a_hidden_tab_is_off(
     page.wait(lambda: camera_is_on(page))
 
 
+LOSE = """for (const track of document.querySelector(arguments[0]).srcObject.getTracks()) {
+      track.stop();
+      track.dispatchEvent(new Event("ended"));  // as when it is unplugged
+    }"""
+
+
+def test_a_camera_that_is_lost_is_said_and_can_be_started_again(
+    run: Callable[..., dict[str, Server]], open_browser: Callable[..., Chromium], tmp_path: Path
+) -> None:
+    servers = run()
+    page = open_browser(*write_y4m(tmp_path / "camera.y4m", PHOTOS))
+    page.open(servers["app1"].url)
+    page.one("#go-live").click()
+    page.one("#live .on-wall").click()
+    page.wait(lambda: any(captions(page)), "no caption")
+    page.run(LOSE, "#live video")
+    assert "lost" in page.one("#live .why").text
+    assert "lost" in page.texts("#announcer")[0]
+    assert not page.all("#live .mark")[0].is_displayed()
+    assert page.run("return document.querySelector('#live video').srcObject") is None
+    page.one("#live .resume").click()
+    page.wait(lambda: camera_is_on(page))
+    assert page.one("#live .mark").is_displayed()
+    assert page.all("#live .why")[0].is_displayed() is False
+    page.one("#live .stop").click()
+
+    # the same in the dialog that takes one photo
+    page.one("#use-camera").click()
+    page.wait(page.one("#shutter").is_enabled)
+    page.run(LOSE, "#camera video")
+    assert "lost" in page.one("#camera .problem").text
+    assert not page.one("#shutter").is_enabled()
+    page.one("#close-camera").click()
+    page.one("#use-camera").click()
+    page.wait(page.one("#shutter").is_enabled)
+    assert page.complaints() == []
+
+
 def test_a_camera_that_is_not_allowed_is_said(
     run: Callable[..., dict[str, Server]], open_browser: Callable[..., Chromium]
 ) -> None:
@@ -118,6 +164,7 @@ def test_a_camera_that_is_not_allowed_is_said(
     page.one("#go-live").click()
     page.wait(lambda: "site settings" in page.texts("#live .problem")[0])
     assert not page.one("#live").find_element("css selector", ".mark").is_displayed()
+    page.one("#live .resume")  # for when it is allowed
 
 
 def test_without_https_the_way_out_is_said(
@@ -128,6 +175,15 @@ def test_without_https_the_way_out_is_said(
     page.open(f"http://captions.test:{servers['app1'].port}/")
     page.one("#go-live").click()
     page.wait(lambda: "https://" in page.texts("#live .problem")[0])
+    # a sentence names the button only where it is
+    assert not page.run("return matchMedia('(pointer: coarse)').matches")
+    assert "choose a photo" in page.texts("#live .problem")[0]
+    assert "Use the camera" not in page.texts("#live .problem")[0]
+    page.command("Emulation.setTouchEmulationEnabled", enabled=True)
+    page.command("Emulation.setEmulatedMedia", features=[{"name": "pointer", "value": "coarse"}])
+    page.driver.refresh()
+    page.one("#go-live").click()
+    page.wait(lambda: "Use the camera" in page.texts("#live .problem")[0])
 
 
 def test_a_limit_makes_it_slower_in_words(

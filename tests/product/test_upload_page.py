@@ -114,6 +114,11 @@ def api(settings_of: Callable[..., Settings]) -> Iterator[Api]:
 
     @app.post("/api/captions")
     def captions() -> ResponseReturnValue:
+        if request.args.get("publish") == "0":  # a frame of live mode, for this page alone
+            return jsonify(scripted.answer("frame"))
+        if "publish" in request.args:
+            scripted.uploads.append((request.args["name"], request.get_data()))
+            return jsonify(scripted.answer("frame"))
         file = request.files["image"]
         scripted.uploads.append((file.filename or "", file.read()))
         assert scripted.released.wait(30)
@@ -412,13 +417,13 @@ def test_what_this_tab_sent_can_be_deleted_after_a_reload(
 def test_what_a_tab_sent_is_bounded_and_no_other_tabs_business(page: Chromium, api: Api) -> None:
     keep = """const [caption, done] = arguments;
         import("/static/sent.js").then(({keepSent, allSent}) => {
-          for (let i = 0; i < 60; i += 1) keepSent({id: `${i}`, delete_token: "secret", caption});
+          for (let i = 0; i < 510; i += 1) keepSent({id: `${i}`, delete_token: "secret", caption});
           done(allSent().map(({id}) => id));
         });"""
     kept = page.driver.execute_async_script(keep, HOSTILE)
-    assert kept == [str(i) for i in range(10, 60)]
+    assert kept == [str(i) for i in range(10, 510)]
     page.open(api.url)
-    page.wait_texts("#earlier .text", [HOSTILE] * 50)
+    page.wait_texts("#earlier .text", [HOSTILE] * 500)
     assert page.driver.title.startswith("Caption a photo")
 
     first = page.driver.current_window_handle
@@ -455,9 +460,42 @@ def test_camera(open_browser: Callable[..., Chromium], api: Api) -> None:
     assert page.complaints(EXPECTED_404) == []
 
 
-@pytest.mark.parametrize("width", [360, 3840])
+def test_what_live_mode_put_on_the_wall_can_be_deleted(
+    open_browser: Callable[..., Chromium], api: Api
+) -> None:
+    page = open_browser("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    api.photo = False
+    page.open(api.url)
+    page.one("#go-live").click()
+    page.one("#live .on-wall").click()
+    page.wait_texts("#live .live-caption", ["Nothing that I can describe."])
+    # a later frame is answered, so the first one was not offered to the wall
+    frames = "return performance.getEntriesByName('frame to words').length"
+    before = page.run(frames)
+    page.wait(lambda: page.run(frames) > before + 1)
+    assert api.uploads == []
+    assert not page.all("#earlier")[0].is_displayed()
+
+    api.photo = True
+    page.wait_texts("#earlier .text", ["A frame's ball."])
+    assert [name for name, _ in api.uploads] == ["Live"]
+    stored = page.run("return JSON.parse(sessionStorage.getItem('sent'))")
+    assert [set(one) for one in stored] == [{"id", "delete_token", "caption", "at"}]
+    page.one("#earlier button").click()
+    page.wait(lambda: not page.all("#earlier")[0].is_displayed())
+    assert api.deleted == [("id-1", "Bearer secret")]
+    assert page.run("return document.activeElement.textContent") == "Stop"
+    assert page.complaints(EXPECTED_404) == []
+
+
+@pytest.mark.parametrize("width", [320, 360, 3840])
 def test_upload_page_fits_the_screen(page: Chromium, tmp_path: Path, width: int) -> None:
     page.set_width(width, 740)
+    padding = """const button = document.getElementById("viewer");
+        const range = document.createRange();
+        range.selectNodeContents(button);
+        return range.getBoundingClientRect().left - button.getBoundingClientRect().left"""
+    assert page.run(padding) > 16
     choose(page, photo(tmp_path, f"{'dog' * 20}.png", size=(400, 300)))
     page.wait_texts(".word", ["A", "dog" * 20, "'s", "ball"])
     assert not page.overflows()
