@@ -188,7 +188,8 @@ class Card {
     if (!this.isOpen) return;
     this.endEdit();
     this.setState("approving");
-    if (await this.send({ method: "PATCH", body: { approved: true } }, "Approved.")) this.leave();
+    const body = { approved: true, seen: this.entry.caption };
+    if (await this.send({ method: "PATCH", body }, "Approved.")) this.leave();
     else this.setState("");
   }
 

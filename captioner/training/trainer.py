@@ -16,6 +16,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from captioner.model_folder import write_text
 from captioner.training.inputs import InputSource, batches
 from captioner.training.network.model import load_variables, save_variables
 from captioner.training.objectives import Objective
@@ -109,7 +110,7 @@ class Trainer:
                 variable.assign(own)
             self.history.append(row)
             save_variables(checkpoint, state, history=json.dumps(self.history))
-            (self.folder / "history.json").write_text(json.dumps(self.history, indent=1))
+            write_text(self.folder / "history.json", json.dumps(self.history, indent=1))
             print(stage.name, row, flush=True)
         load_variables(best, self.model.variables)
         self._average_with(before)

@@ -333,7 +333,7 @@ def test_a_damaged_file_is_set_aside(
     assert [c["caption"] for piece in viewer.history() for c in piece["captions"]] == ["new"]
     aside = [path for path in relay.state.iterdir() if ".damaged-" in path.name]
     assert len(aside) >= 1
-    assert f"now {aside[0].parent}" in relay.output
+    wait_until(lambda: f"now {aside[0].parent}" in relay.output)
     assert relay.get("/readyz")[0] == 200
     relay.kill()
     relay.start()

@@ -111,7 +111,7 @@ def test_a_viewer_that_does_not_read_is_cut_off_and_caught_up(
     publisher.call("predict", BIG)
     seen.append(again.receive()[1]["seq"])
     assert seen == list(range(1, seq + 2))
-    assert "cut off" in relay.output
+    wait_until(lambda: "cut off" in relay.output)
 
 
 def test_history_waits_for_a_viewer_that_does_not_read(
@@ -559,7 +559,7 @@ def test_redis_loses_everything(
     assert back.history()[-1]["reset"] is True
     assert publisher.call("predict", {"caption": "new"}) == {"ok": True, "seq": 6}
     assert back.receive()[1]["seq"] == 6
-    assert "Viewers are sent away" in relay.output
+    wait_until(lambda: "Viewers are sent away" in relay.output)
 
 
 @needs_redis
