@@ -84,11 +84,12 @@ def servers(tiny_model: Path, tmp_path: Path) -> Any:
 
 def test_the_servers_are_measured(servers: dict[str, Server], tiny_model: Path) -> None:
     captioner, new = Captioner.load(tiny_model), Photos()
+    workers = Captioner.load_several(2, tiny_model)
     viewer = Viewer(servers["relay"].port)
-    _, results = one_at_a_time(2, captioner, servers["app1"], viewer, new)
+    _, results = one_at_a_time(2, captioner, workers, servers["app1"], viewer, new)
     assert all(times["number"] == 2 for times in results["milliseconds, one at a time"].values())
     assert viewer.seen == 3, "an upload a turn, and one turn to warm up"
-    _, results = crowded(0.2, captioner, servers, viewer, new)
+    _, results = crowded(0.2, workers, servers, servers["app1"], viewer, new)
     assert results["crowd"]["answers"].keys() == {200}
     too_many = results["more than the line can take"]
     assert too_many["answers"].keys() <= {200, 503}
@@ -99,7 +100,7 @@ def test_the_servers_are_measured(servers: dict[str, Server], tiny_model: Path) 
 
 
 def test_a_loop_ends(tiny_model: Path) -> None:
-    assert in_a_loop(Captioner.load(tiny_model), 0.05, Photos()) > 0
+    assert in_a_loop(Captioner.load_several(2, tiny_model), 0.05, Photos()) > 0
 
 
 def test_memory_is_sampled_until_it_is_closed() -> None:
