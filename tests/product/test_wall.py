@@ -321,7 +321,17 @@ def test_a_page_that_is_shown_again_checks_its_connection(screen: Chromium, view
     screen.wait_texts(CAPTIONS, ["a dog"])
 
 
-def test_a_page_comes_back_at_once_when_it_is_shown(screen: Chromium, viewer: Viewer) -> None:
+@pytest.mark.parametrize(
+    "returned",
+    [
+        "document.dispatchEvent(new Event('visibilitychange'))",
+        "dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))",
+        "dispatchEvent(new Event('online'))",
+    ],
+)
+def test_a_page_comes_back_at_once_when_it_is_shown(
+    screen: Chromium, viewer: Viewer, returned: str
+) -> None:
     """It does not wait until its next try, which may be seconds away."""
     viewer.publisher.disconnect()
     viewer.relay.kill()
@@ -332,7 +342,7 @@ def test_a_page_comes_back_at_once_when_it_is_shown(screen: Chromium, viewer: Vi
     screen.wait(lambda: screen.run("window.tries = (window.tries ?? 0) + 1; return tries > 50"))
     viewer.start_relay()
     viewer.connect()
-    screen.run("dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))")
+    screen.run(returned)
     screen.wait_texts("#connection", ["Live"])
 
 
@@ -482,6 +492,20 @@ def test_words_without_a_picture_are_large(show: Callable[..., Chromium], viewer
     screen = show("show=newest")
     screen.wait_texts(CAPTIONS, ["no picture"])
     assert screen.run(size) > 1.5 * with_picture
+
+
+@pytest.mark.parametrize("asked", ["show=newest", "show=grid", "show=slides&seconds=3600"])
+def test_a_display_says_what_could_not_be_described(
+    show: Callable[..., Chromium], viewer: Viewer, asked: str
+) -> None:
+    viewer.publish("a clock", confidence=0, confident=False, photo=False, thumbnail=thumbnail())
+    screen = show(asked)  # it has published five more
+    screen.wait(lambda: screen.all(".card"))
+    viewer.publish("a tower", confidence=0, confident=False, photo=False, thumbnail=thumbnail())
+    screen.wait(lambda: screen.texts(".card:first-child .caption") == ["a tower"], "not shown")
+    (verdict, *_) = screen.all(".card:first-child .verdict")
+    screen.wait(verdict.is_displayed)
+    assert verdict.text.startswith("Not a photo that I can describe")
 
 
 def test_a_kiosk_has_no_controls_but_says_what_is_wrong(
