@@ -73,7 +73,7 @@ def one_at_a_time(
 
     Args:
         captioner: with all cores for itself.
-        workers: as app1 has them, of which the others rest.
+        workers: as app1 has them; only the first one gets photos here.
     """
     uploader = Uploader(app1.port)
 

@@ -158,6 +158,17 @@ def test_forgotten_photos_leave_every_screen(screen: Chromium, viewer: Viewer) -
     screen.wait_texts(CAPTIONS, ["a dog"])
 
 
+def set_offline(screen: Chromium, offline: bool) -> None:
+    screen.command("Network.enable")
+    screen.command(
+        "Network.emulateNetworkConditions",
+        offline=offline,
+        latency=0,
+        downloadThroughput=-1,
+        uploadThroughput=-1,
+    )
+
+
 def test_a_viewer_catches_up_after_a_break(screen: Chromium, viewer: Viewer) -> None:
     viewer.publish("one", id="1")
     viewer.publish("two", id="2")
@@ -166,25 +177,12 @@ def test_a_viewer_catches_up_after_a_break(screen: Chromium, viewer: Viewer) -> 
     screen.wait_texts("#connection", ["The relay cannot be reached. Trying again…"])
     viewer.publisher.disconnect()
     # the page is kept offline while something is published and something is deleted
-    screen.command("Network.enable")
-    screen.command(
-        "Network.emulateNetworkConditions",
-        offline=True,
-        latency=0,
-        downloadThroughput=-1,
-        uploadThroughput=-1,
-    )
+    set_offline(screen, True)
     viewer.start_relay()
     viewer.connect()
     viewer.publish("three", id="3")
     viewer.publisher.call("forget", {"id": "1"})
-    screen.command(
-        "Network.emulateNetworkConditions",
-        offline=False,
-        latency=0,
-        downloadThroughput=-1,
-        uploadThroughput=-1,
-    )
+    set_offline(screen, False)
     screen.wait_texts("#connection", ["Live"], seconds=30)
     screen.wait_texts(CAPTIONS, ["three", "two"])
     viewer.publish("four")
@@ -272,17 +270,6 @@ def test_viewer_page_fits_the_screen(screen: Chromium, viewer: Viewer, width: in
 
 
 # A page that is left alone
-
-
-def set_offline(screen: Chromium, offline: bool) -> None:
-    screen.command("Network.enable")
-    screen.command(
-        "Network.emulateNetworkConditions",
-        offline=offline,
-        latency=0,
-        downloadThroughput=-1,
-        uploadThroughput=-1,
-    )
 
 
 def test_a_gap_in_the_history_is_said(screen: Chromium, viewer: Viewer) -> None:
