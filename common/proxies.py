@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from common.hosts import is_loopback
 from common.parsers import Network
 
 WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -44,7 +45,8 @@ class BehindProxies:
     ) -> Iterable[bytes]:
         hops = self._hops(environ)
         if hops:
-            fix = ProxyFix(_nothing, x_for=hops, x_proto=1, x_host=1, x_prefix=1)
+            x_host = 0 if _may_be_a_browser(environ) else 1
+            fix = ProxyFix(_nothing, x_for=hops, x_proto=1, x_host=x_host, x_prefix=1)
             fix(environ, start_response)
             environ["REMOTE_ADDR"] = _without_port(environ["REMOTE_ADDR"])
         for name in _HEADERS:
@@ -81,6 +83,27 @@ class BehindProxies:
         elif prefix == public and environ.get("HTTP_HOST", "").lower() != self._public.netloc:
             prefix = ""  # somebody on this machine goes round the proxy
         environ["SCRIPT_NAME"] = prefix
+
+
+def _may_be_a_browser(environ: dict[str, Any]) -> bool:
+    """Whether a browser of this machine, and not its proxy, may send this request.
+
+    Another site can make its own name resolve to 127.0.0.1, and its page can then send any header.
+    Such a name has a dot. A proxy on this machine passes on the public name, or uses an address,
+    `localhost` or a name of its own without a dot.
+    """
+    name = _hostname(environ.get("HTTP_HOST", ""))
+    forwarded = _hostname(environ.get("HTTP_X_FORWARDED_HOST", ""))
+    if name == forwarded or not is_loopback(environ.get("REMOTE_ADDR", "")):
+        return False
+    return "." in name and not is_loopback(name)
+
+
+def _hostname(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # no browser sends half an IPv6 address
+        return ""
 
 
 def _nothing(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

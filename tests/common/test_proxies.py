@@ -107,3 +107,26 @@ def test_the_prefix_is_not_for_other_hosts(app: flask.Flask) -> None:
 def test_a_prefix_that_is_no_path_does_not_count(app: flask.Flask, prefix: str) -> None:
     answer = ask(app, **{"for": "192.0.2.7"}, prefix=prefix)
     assert answer == ask(app, **{"for": "192.0.2.7"})
+
+
+@pytest.mark.parametrize(
+    ("host", "believed"),
+    [
+        ("evil.example:5001", False),  # rebound to this machine, by a page that sends headers
+        ("captions.example.org", True),
+        ("127.0.0.1:5001", True),
+        ("localhost:5001", True),
+        ("[::1]:5001", True),
+        ("relay", True),  # as nginx calls an upstream
+    ],
+)
+def test_a_page_of_this_machine_is_no_proxy(app: flask.Flask, host: str, believed: bool) -> None:
+    answer = ask(app, host=host, **{"for": "192.0.2.7", "Host": "captions.example.org"})
+    assert answer["url"].startswith("http://captions.example.org/") == believed
+
+
+def test_a_proxy_elsewhere_may_call_this_server_by_any_name(app: flask.Flask) -> None:
+    answer = ask(
+        app, "10.0.0.5", host="captions.lan:5001", **{"for": "192.0.2.7", "Host": "example.org"}
+    )
+    assert answer["url"].startswith("http://example.org/")
