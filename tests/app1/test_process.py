@@ -303,7 +303,7 @@ def test_waiting_uploads_are_not_in_memory(
     held: Held, upload: Upload, picture: Callable[..., bytes], wait_for: Callable[..., None]
 ) -> None:
     """Eight of 19 MB wait; what is in memory is the one being worked on."""
-    app1, hold = held(CAPTIONER_QUEUE=7)
+    app1, hold = held(CAPTIONER_QUEUE=7, CAPTIONER_WORKERS=1)
     hold.unlink()
     assert upload(app1, picture(colour=(9, 9, 9)) + bytes(19 * MB))[0] == 200
     before = app1.metric("process_resident_memory_bytes")
