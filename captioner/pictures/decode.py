@@ -87,6 +87,8 @@ _READERS = {
     "TGA": ("PIL.TgaImagePlugin", "TgaImageFile"),
     JPEG_XL: ("pillow_jxl.JpegXLImagePlugin", "JXLImageFile"),
 }
+# These are loaded at the same time by several threads; what may warn is not.
+_WITHOUT_WARNINGS = ("JPEG", "PNG", "WebP", "HEIC", "AVIF", "JPEG 2000", JPEG_XL)
 _SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = (
     0xFE,
     0x100,
@@ -276,7 +278,7 @@ def _decode(
             divisor = _divisor(image, shortest_side_at_least)
         _check_size(image.width, image.height, max_pixels, divisor)
         orientation = _orientation(image) if kind not in ("TIFF", "HEIC") else 1
-        if kind not in ("JPEG", "PNG", "WebP"):  # these warn while they load, too
+        if kind not in _WITHOUT_WARNINGS:  # these warn while they load, too
             image.load()
     with image:
         image.decodermaxblock = max(image.decodermaxblock, len(data))  # in one piece: it is faster

@@ -9,16 +9,20 @@ import struct
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import tracemalloc
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pillow_heif
 import pytest
 import skimage.data
 import tifffile
@@ -985,3 +989,32 @@ def test_a_missing_library_is_named(tmp_path: Path, failure: str, remedy: str) -
 
 def test_pillow_keeps_its_own_limit() -> None:
     assert Image.MAX_IMAGE_PIXELS == 1024 * 1024 * 1024 // 4 // 3
+
+
+@pytest.mark.parametrize(("kind", "reader"), [
+    ("HEIF", "pi_heif.HeifImageFile"),
+    ("AVIF", "PIL.AvifImagePlugin.AvifImageFile"),
+    ("JPEG2000", "PIL.Jpeg2KImagePlugin.Jpeg2KImageFile"),
+    ("JPEG", "PIL.JpegImagePlugin.JpegImageFile"),
+])  # fmt: skip
+def test_several_threads_decode_at_the_same_time(
+    monkeypatch: pytest.MonkeyPatch, kind: str, reader: str
+) -> None:
+    """A phone's photo takes most of a second, so one must not wait for another."""
+    pillow_heif.register_heif_opener()
+    file = io.BytesIO()
+    Image.fromarray(skimage.data.coffee()).save(file, kind)
+    module, _, name = reader.rpartition(".")
+    class_ = getattr(import_module(module), name)
+    load, together, seen = class_.load, threading.Barrier(2, timeout=20), threading.local()
+
+    def meets_the_other(self: Any) -> Any:
+        if not getattr(seen, "once", False):
+            seen.once = True
+            together.wait()
+        return load(self)
+
+    monkeypatch.setattr(class_, "load", meets_the_other)
+    with ThreadPoolExecutor(2) as threads:
+        shapes = [rgb.shape for rgb in threads.map(read_picture, 2 * [file.getvalue()])]
+    assert shapes == 2 * [(400, 600, 3)]
