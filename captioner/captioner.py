@@ -25,7 +25,7 @@ from captioner.search import BeamSearch, Hypothesis, Sampling
 from captioner.tokenizer import Tokenizer
 from captioner.wording import WordRules, alt_text
 
-WIDEST = 4  # threads of an encoder; more of them do not make one photo faster
+WIDEST = 4  # threads of an encoder at most; measured on two cores only
 
 
 @dataclass(frozen=True)

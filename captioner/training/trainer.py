@@ -81,7 +81,9 @@ class Trainer:
         """
         stage = self.stage
         self.folder.mkdir(parents=True, exist_ok=True)
-        before = [keras.ops.convert_to_numpy(v).copy() for v in self.model.weights]
+        before = []
+        if stage.start_share:
+            before = [keras.ops.convert_to_numpy(v).copy() for v in self.model.weights]
         for layer in (self.model.decoder.drop_word, self.model.decoder.drop_out):
             layer.rate = stage.dropout
         self.model.decoder.drop_grid.rate = stage.dropout / 2
@@ -113,14 +115,13 @@ class Trainer:
             write_text(self.folder / "history.json", json.dumps(self.history, indent=1))
             print(stage.name, row, flush=True)
         load_variables(best, self.model.variables)
-        self._average_with(before)
+        if before:
+            self._average_with(before)
         return self.history
 
     def _average_with(self, before: Sequence[np.ndarray]) -> None:
         """Move the weights back towards those before the stage, by the share of the stage."""
         share = self.stage.start_share
-        if not share:
-            return
         for variable, old in zip(self.model.weights, before, strict=True):
             new = keras.ops.convert_to_numpy(variable)
             variable.assign((1 - share) * new + share * old)
