@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import http.server
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 from tests.kit import ROOT
 from tests.kit.servers import Server, free_ports
@@ -39,7 +39,7 @@ def test_each_server_and_all(start_server: Callable[..., Server]) -> None:
     assert said.count("\n") == 1
 
 
-class Loading(http.server.BaseHTTPRequestHandler):
+class Loading(BaseHTTPRequestHandler):
     """A server that is alive and not ready."""
 
     def do_GET(self) -> None:
@@ -52,7 +52,7 @@ class Loading(http.server.BaseHTTPRequestHandler):
 
 
 def test_alive_but_not_ready() -> None:
-    with http.server.HTTPServer(("127.0.0.1", 0), Loading) as server:
+    with HTTPServer(("127.0.0.1", 0), Loading) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         status, said = health("app1", APP1_PORT=server.server_port)

@@ -124,6 +124,22 @@ def test_the_public_names() -> None:
         captioner.captionner  # noqa: B018
 
 
+@pytest.mark.parametrize("folder", [*sorted(FOLDERS), "benchmarks", "tests"])
+def test_classes_of_http_server_are_imported_by_name(folder: str) -> None:
+    """Eventlet, once loaded, leaves its own copy of `http.server` as the attribute of `http`.
+
+    A server made of `http.server.HTTPServer` then waits for eventlet's locks, without end.
+    """
+    for path in (ROOT / folder).rglob("*.py"):
+        names = {
+            alias.name
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
+        assert "http.server" not in names, path
+
+
 @pytest.mark.parametrize("name", sorted(FOLDERS))
 def test_no_folder_of_the_tests_hides_one_of_the_product(name: str) -> None:
     """Some have the same names; a test imports the product's, and its own as `tests.NAME`."""
