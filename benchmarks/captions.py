@@ -14,7 +14,8 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,9 +60,12 @@ class TimedEngine(Engine):
     def encode(self, image: np.ndarray) -> np.ndarray:
         return self.clock.time("encoder", lambda: super(TimedEngine, self).encode(image))
 
-    def read(self, grid: np.ndarray) -> PhotoSteps:
-        steps = self.clock.time("decoder start", lambda: super(TimedEngine, self).read(grid))
-        return TimedSteps(steps, self.clock)
+    @contextmanager
+    def read(self, grid: np.ndarray) -> Iterator[PhotoSteps]:
+        with ExitStack() as stack:
+            reading = super().read(grid)
+            steps = self.clock.time("decoder start", lambda: stack.enter_context(reading))
+            yield TimedSteps(steps, self.clock)
 
 
 class TimedSteps(PhotoSteps):

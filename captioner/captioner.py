@@ -16,7 +16,7 @@ import numpy as np
 
 from captioner.confidence import ConfidenceEstimator
 from captioner.cores import usable_cores
-from captioner.engine import Engine, WideEncoder
+from captioner.engine import Engine, WideEngine
 from captioner.manifest import Manifest
 from captioner.model_folder import ModelFolder
 from captioner.pictures.decode import Source
@@ -25,7 +25,7 @@ from captioner.search import BeamSearch, Hypothesis, Sampling
 from captioner.tokenizer import Tokenizer
 from captioner.wording import WordRules, alt_text
 
-WIDEST = 4  # threads of an encoder at most; measured on two cores only
+WIDEST = 4  # threads for one photo at most; measured on two cores only
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Captioner:
         """Loads captioners that work at the same time, each in a thread of its own.
 
         They share the cores that the process may use, and the bytes of the model. While only one of
-        them has a photo, its encoder uses several threads.
+        them has a photo, its networks use several threads.
 
         Args:
             count: of captioners.
@@ -170,7 +170,7 @@ class Captioner:
         if count == 1:
             return cls._load(folder, files, [all_threads], None, words)
         own = max(1, cores // count)
-        wide = WideEncoder(files[0], all_threads) if all_threads > own else None
+        wide = WideEngine(*files, all_threads) if all_threads > own else None
         return cls._load(folder, files, count * [own], wide, words)
 
     @classmethod
@@ -179,7 +179,7 @@ class Captioner:
         folder: ModelFolder,
         files: tuple[bytes, bytes, bytes],
         threads: Sequence[int],
-        wide: WideEncoder | None,
+        wide: WideEngine | None,
         words: str | Path | None,
     ) -> list[Captioner]:
         """A captioner for each number of threads."""
@@ -236,7 +236,8 @@ class Captioner:
             strategy = replace(self._beam_search, beam_size=beam_size)
         with self._engine.at_work():
             grid = self.encode(rgb)
-            hypotheses = strategy.search(self._engine.read(grid))
+            with self._engine.read(grid) as steps:
+                hypotheses = strategy.search(steps)
         if max_candidates is None:
             max_candidates = beam_size
         rules = self._rules.neutral() if style == "alt" else self._rules

@@ -1,7 +1,7 @@
 """Runs an exported encoder and decoder on LiteRT. No TensorFlow, no words, no search.
 
 An interpreter is not thread-safe, and neither is an `Engine`: one thread owns it. Engines of one
-model may share a `WideEncoder`.
+model may share a `WideEngine`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from ai_edge_litert.interpreter import Interpreter
 from captioner.errors import ModelFolderError
 
 SIGNATURE = "serve"
+DECODER_THREADS = 2  # at most: a step is too small a piece of work to be shared by more
 
 
-class Engine:
-    """Encoder, decoder start and decoder step of one model.
+class Networks:
+    """Encoder, decoder start and decoder step of one model in LiteRT.
 
     Args:
         encoder: LiteRT model, image (1, size, size, 3) float32 in [-1, 1] -> grid (1, rows,
@@ -29,6 +30,25 @@ class Engine:
             `captioner.training.network.decoder.Prepared`.
         decoder_step: those of one photo and the last words -> log probabilities, state, attention.
         threads: that one call may use.
+
+    Raises:
+        ModelFolderError: LiteRT cannot load one of them.
+    """
+
+    def __init__(
+        self, encoder: bytes, decoder_init: bytes, decoder_step: bytes, threads: int
+    ) -> None:
+        self.encoder = Network("encoder", encoder, threads)
+        few = min(threads, DECODER_THREADS)
+        self.init = Network("decoder_init", decoder_init, few)
+        self.step = Network("decoder_step", decoder_step, few)
+
+
+class Engine:
+    """The networks of one model, for one photo at a time.
+
+    Args:
+        encoder, decoder_init, decoder_step, threads: as of `Networks`.
         wide: shared with other engines.
 
     Raises:
@@ -41,13 +61,10 @@ class Engine:
         decoder_init: bytes,
         decoder_step: bytes,
         threads: int = 2,
-        wide: WideEncoder | None = None,
+        wide: WideEngine | None = None,
     ) -> None:
-        self._encoder = Network("encoder", encoder, threads)
+        self._own = Networks(encoder, decoder_init, decoder_step, threads)
         self._wide = wide
-        # A step is too small a piece of work to be shared by threads.
-        self._init = Network("decoder_init", decoder_init, 1)
-        self._step = Network("decoder_step", decoder_step, 1)
 
     def check(self, input_size: int, grid: tuple[int, int, int], units: int, words: int) -> None:
         """Raises ModelFolderError unless the files have these sizes.
@@ -57,12 +74,13 @@ class Engine:
             units: of each of the two LSTMs.
             words: of the vocabulary.
         """
+        encoder, init, step = self._own.encoder, self._own.init, self._own.step
         for name, found, wanted in (
-            ("encoder's image", self._encoder.inputs["image"], (input_size, input_size, 3)),
-            ("encoder's grid", self._encoder.outputs["grid"], grid),
-            ("decoder's grid", self._init.inputs["grid"], grid),
-            ("decoder's state", self._init.outputs["state"], (1, 4 * units)),
-            ("decoder's vocabulary", self._step.outputs["log_probabilities"][-1:], (words,)),
+            ("encoder's image", encoder.inputs["image"], (input_size, input_size, 3)),
+            ("encoder's grid", encoder.outputs["grid"], grid),
+            ("decoder's grid", init.inputs["grid"], grid),
+            ("decoder's state", init.outputs["state"], (1, 4 * units)),
+            ("decoder's vocabulary", step.outputs["log_probabilities"][-1:], (words,)),
         ):
             if found != wanted:
                 raise ModelFolderError(
@@ -72,32 +90,41 @@ class Engine:
 
     def encode(self, image: np.ndarray) -> np.ndarray:
         """image (size, size, 3) float32 in [-1, 1] -> grid (rows, columns, channels) float32."""
-        with self._wide.lent() if self._wide else contextlib.nullcontext() as wide:
-            return (wide or self._encoder).run(image=image[None])["grid"][0]
+        with self._networks() as networks:
+            return networks.encoder.run(image=image[None])["grid"][0]
+
+    @contextlib.contextmanager
+    def read(self, grid: np.ndarray) -> Iterator[PhotoSteps]:
+        """A decoder that reads this grid (rows, columns, channels), for a decoding strategy."""
+        with self._networks() as networks:
+            yield PhotoSteps(networks.step, networks.init.run(grid=grid[None]))
 
     def at_work(self) -> contextlib.AbstractContextManager[None]:
         """For as long as this engine works on a photo, so that others leave it its core."""
         return self._wide.at_work() if self._wide else contextlib.nullcontext()
 
-    def read(self, grid: np.ndarray) -> PhotoSteps:
-        """A decoder that reads this grid (rows, columns, channels), for a decoding strategy."""
-        return PhotoSteps(self._step, self._init.run(grid=grid[None]))
+    @contextlib.contextmanager
+    def _networks(self) -> Iterator[Networks]:
+        """The wide ones, if no other engine is at work."""
+        with self._wide.lent() if self._wide else contextlib.nullcontext() as wide:
+            yield wide or self._own
 
 
-class WideEncoder:
-    """An encoder with several threads, for the one photo that has the machine for itself.
+class WideEngine:
+    """Networks with several threads, for the one photo that has the machine for itself.
 
     Several engines with a thread each do most captions a second; one photo alone is done sooner
     with several threads.
 
     Args:
-        encoder: as of `Engine`.
-        threads: that one call may use.
+        encoder, decoder_init, decoder_step, threads: as of `Networks`.
     """
 
-    def __init__(self, encoder: bytes, threads: int) -> None:
-        self._network = Network("encoder", encoder, threads)
-        self._free = threading.Lock()  # the interpreter has one owner at a time
+    def __init__(
+        self, encoder: bytes, decoder_init: bytes, decoder_step: bytes, threads: int
+    ) -> None:
+        self._networks = Networks(encoder, decoder_init, decoder_step, threads)
+        self._free = threading.Lock()  # an interpreter has one owner at a time
         self._counting = threading.Lock()
         self._at_work = 0  # engines
 
@@ -113,11 +140,11 @@ class WideEncoder:
                 self._at_work -= 1
 
     @contextlib.contextmanager
-    def lent(self) -> Iterator[Network | None]:
-        """The network, if no other engine is at work or has it."""
+    def lent(self) -> Iterator[Networks | None]:
+        """The networks, if no other engine is at work or has them."""
         if self._at_work <= 1 and self._free.acquire(blocking=False):
             try:
-                yield self._network
+                yield self._networks
             finally:
                 self._free.release()
         else:

@@ -7,6 +7,7 @@ decoder whose every probability is known.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -58,35 +59,37 @@ class Hypothesis:
         return (sum(self.log_probabilities) - less) / length**length_penalty
 
 
-def _bar(
-    log_probabilities: np.ndarray, last: np.ndarray, first: bool, barred: frozenset[int]
-) -> np.ndarray:
-    """Rules out what no caption may hold: specials, an immediate repeat, the end as first word,
-    and barred words.
+def _ruled_out(vocabulary: int, barred: frozenset[int]) -> np.ndarray:
+    """What no caption may hold, specials and barred words: -inf there, else 0; (vocabulary,)."""
+    row = np.zeros(vocabulary, np.float32)
+    row[[Tokenizer.PAD, Tokenizer.START, Tokenizer.UNK, *barred]] = -np.inf
+    return row
+
+
+def _bar(scores: np.ndarray, last: np.ndarray, first: bool) -> None:
+    """Rules out an immediate repeat, and the end as first word, in place.
 
     What is left is not normalised again: a word's probability stays what the decoder said.
     """
-    allowed = log_probabilities.copy()
-    allowed[:, [Tokenizer.PAD, Tokenizer.START, Tokenizer.UNK, *barred]] = -np.inf
     if first:
-        allowed[:, Tokenizer.END] = -np.inf
+        scores[:, Tokenizer.END] = -np.inf
     else:
-        allowed[np.arange(len(last)), last] = -np.inf
-    return allowed
+        scores[np.arange(len(last)), last] = -np.inf
 
 
-def _largest(sums: np.ndarray, count: int) -> list[tuple[int, int]]:
-    """Row and column of the `count` largest finite numbers, largest first. Overwrites `sums`.
+def _largest(scores: np.ndarray, count: int) -> list[tuple[float, int, int]]:
+    """The `count` largest finite numbers, largest first, with row and column. Overwrites `scores`.
 
     A few times the largest one: in beams of a usual size, that is faster than to sort or partition.
     """
     found = []
     for _ in range(count):
-        row, column = divmod(int(sums.argmax()), sums.shape[1])
-        if not np.isfinite(sums[row, column]):
+        row, column = divmod(int(scores.argmax()), scores.shape[1])
+        score = float(scores[row, column])
+        if not math.isfinite(score):
             break
-        found.append((row, column))
-        sums[row, column] = -np.inf
+        found.append((score, row, column))
+        scores[row, column] = -np.inf
     return found
 
 
@@ -133,24 +136,33 @@ class BeamSearch:
         ended: list[Hypothesis] = []
         state = decoder.start()
         words = np.array([Tokenizer.START], np.int32)
+        sums = np.zeros(1)  # of log probabilities, less what repeats cost
+        costs = np.zeros((1, 0))  # of each word for each live hypothesis
         for length in range(1, self.max_words + 1):
             log_probabilities, state, attention = decoder.step(words, state)
-            allowed = _bar(log_probabilities, words, length == 1, self.barred)
-            sums = np.array([sum(h.log_probabilities) for h in live])[:, None] + allowed
-            if self.repeat_penalty:
-                for row, said in enumerate([self._weighed(h) for h in live]):
-                    sums[row] -= self.repeat_penalty * (len(said) - len(set(said)))
-                    sums[row, list(set(said))] -= self.repeat_penalty
+            if length == 1:
+                costs = -_ruled_out(log_probabilities.shape[1], self.barred)[None].astype(float)
+            scores = sums[:, None] - costs
+            scores += log_probabilities
+            _bar(scores, words, length == 1)
             # An ended hypothesis keeps its place in the beam, so that a beam of one is greedy.
-            origins = _largest(sums, self.beam_size - len(ended))
-            longer = [_extend(live[row], w, allowed[row, w], attention[row]) for row, w in origins]
+            origins = _largest(scores, self.beam_size - len(ended))
+            longer = [
+                _extend(live[row], word, log_probabilities[row, word], attention[row])
+                for _, row, word in origins
+            ]
             ended += [h for h in longer if h.ended]
-            rows = [row for (row, _), h in zip(origins, longer, strict=True) if not h.ended]
-            if not rows:
+            going_on = [i for i, h in enumerate(longer) if not h.ended]
+            if not going_on:
                 break
-            live = [h for h in longer if not h.ended]
-            state = state[rows]
+            live = [longer[i] for i in going_on]
+            sums = np.array([origins[i][0] for i in going_on])
+            rows = [origins[i][1] for i in going_on]
+            state, costs = state[rows], costs[rows]
             words = np.array([h.words[-1] for h in live], np.int32)
+            for row, word in enumerate(words):
+                if word not in self.repeatable:
+                    costs[row, word] = self.repeat_penalty
         return sorted(ended or live, key=self._score, reverse=True)
 
     def _weighed(self, hypothesis: Hypothesis) -> list[int]:
@@ -190,7 +202,10 @@ class Sampling:
         words = np.full(self.samples, Tokenizer.START, np.int32)
         for length in range(1, self.max_words + 1):
             log_probabilities, state, attention = decoder.step(words, state)
-            allowed = _bar(log_probabilities, words, length == 1, self.barred)
+            if length == 1:
+                ruled_out = _ruled_out(log_probabilities.shape[1], self.barred)
+            allowed = log_probabilities + ruled_out
+            _bar(allowed, words, length == 1)
             noisy = allowed / self.temperature + rng.gumbel(size=allowed.shape)
             words = np.argmax(noisy, axis=1).astype(np.int32)
             drawn = [

@@ -215,9 +215,10 @@ def test_every_interpreter_of_a_step_gives_the_same_numbers_again_and_again() ->
     grid = np.random.default_rng(0).normal(size=(rows, columns, folder.manifest.encoder.channels))
     words = np.array([4, 5, 6], np.int32)
     engines, answers = [], set()
-    for _ in range(12):
-        engines.append(Engine(encoder, init, step))  # kept, so that each has memory of its own
-        steps = engines[-1].read(grid.astype(np.float32))
-        state = np.repeat(steps.start(), len(words), axis=0)
-        answers |= {steps.step(words, state)[0].tobytes() for _ in range(5)}
+    for number in range(12):
+        # Kept, so that each has memory of its own.
+        engines.append(Engine(encoder, init, step, threads=1 + number % 2))
+        with engines[-1].read(grid.astype(np.float32)) as steps:
+            state = np.repeat(steps.start(), len(words), axis=0)
+            answers |= {steps.step(words, state)[0].tobytes() for _ in range(5)}
     assert len(answers) == 1

@@ -53,7 +53,8 @@ def main(folder: Path) -> None:
         grid = np.asarray(encoder(image[None]))
         lite = engine.encode(image)
         largest = max(largest, float(np.abs(lite - grid[0]).max()))
-        ours, keras_own = search.search(engine.read(lite)), search.search(KerasSteps(decoder, grid))
+        with engine.read(lite) as steps:
+            ours, keras_own = search.search(steps), search.search(KerasSteps(decoder, grid))
         same += [h.words for h in ours] == [h.words for h in keras_own]
         # What training sees in one go is what the steps give one by one.
         best = keras_own[0]
