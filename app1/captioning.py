@@ -112,7 +112,8 @@ class CaptionService:
         def caption(upload: Upload, captioner: Captioner) -> CaptionedPhoto:
             if time.monotonic() - began > GONE_AFTER and is_gone():
                 raise UploaderGoneError("The uploader has gone.")
-            return self._caption(upload, options, captioner)
+            with captioner.at_work():
+                return self._caption(upload, options, captioner)
 
         for result in self._workers.run_all([partial(caption, upload) for upload in uploads]):
             try:

@@ -6,6 +6,7 @@ It runs without TensorFlow. It is not thread-safe: one thread owns it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -220,8 +221,9 @@ class Captioner:
             CaptionerError: its subclasses NoPictureError, PictureTooLargeError,
                 UnsupportedPictureError and BrokenPictureError say what is wrong with the picture.
         """
-        rgb = self.preprocessor.load(source, **limits)
-        return self.caption_rgb(rgb, beam_size, max_candidates, strategy, style)
+        with self.at_work():
+            rgb = self.preprocessor.load(source, **limits)
+            return self.caption_rgb(rgb, beam_size, max_candidates, strategy, style)
 
     def caption_rgb(
         self,
@@ -234,7 +236,7 @@ class Captioner:
         """As `caption`, for a picture that `preprocessor.load` has read."""
         if strategy is None:
             strategy = replace(self._beam_search, beam_size=beam_size)
-        with self._engine.at_work():
+        with self.at_work():
             grid = self.encode(rgb)
             with self._engine.read(grid) as steps:
                 hypotheses = strategy.search(steps)
@@ -252,6 +254,13 @@ class Captioner:
         # An unfamiliar picture is never confident, however low the threshold.
         confident = likely > 0 and likely >= self.manifest.calibration.threshold
         return Caption(candidates, confidence, confident)
+
+    def at_work(self) -> contextlib.AbstractContextManager[None]:
+        """While this captioner has a photo, others of `load_several` leave it its core.
+
+        `caption` does so by itself. It is for callers of `caption_rgb` that decode on their own.
+        """
+        return self._engine.at_work()
 
     def encode(self, rgb: np.ndarray) -> np.ndarray:
         """The encoder's grid (rows, columns, channels) float32 of a picture as `caption_rgb`'s."""

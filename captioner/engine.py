@@ -65,6 +65,7 @@ class Engine:
     ) -> None:
         self._own = Networks(encoder, decoder_init, decoder_step, threads)
         self._wide = wide
+        self._is_at_work = False
 
     def check(self, input_size: int, grid: tuple[int, int, int], units: int, words: int) -> None:
         """Raises ModelFolderError unless the files have these sizes.
@@ -99,9 +100,18 @@ class Engine:
         with self._networks() as networks:
             yield PhotoSteps(networks.step, networks.init.run(grid=grid[None]))
 
-    def at_work(self) -> contextlib.AbstractContextManager[None]:
-        """For as long as this engine works on a photo, so that others leave it its core."""
-        return self._wide.at_work() if self._wide else contextlib.nullcontext()
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """For as long as this engine has a photo, so that others leave it its core. May be nested."""
+        if self._wide is None or self._is_at_work:
+            yield
+            return
+        self._is_at_work = True
+        try:
+            with self._wide.at_work():
+                yield
+        finally:
+            self._is_at_work = False
 
     @contextlib.contextmanager
     def _networks(self) -> Iterator[Networks]:

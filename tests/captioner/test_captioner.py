@@ -15,7 +15,7 @@ import skimage.data
 
 from captioner import Captioner
 from captioner.captioner import sentence
-from captioner.engine import Engine
+from captioner.engine import Engine, WideEngine
 from captioner.errors import BrokenPictureError, ModelFolderError
 from captioner.model_folder import ModelFolder
 from captioner.pictures.preprocess import JpegNormalization
@@ -222,3 +222,22 @@ def test_every_interpreter_of_a_step_gives_the_same_numbers_again_and_again() ->
             state = np.repeat(steps.start(), len(words), axis=0)
             answers |= {steps.step(words, state)[0].tobytes() for _ in range(5)}
     assert len(answers) == 1
+
+
+def test_the_wide_networks_are_for_a_photo_that_is_alone(tiny_model: Path) -> None:
+    files = ModelFolder.open(tiny_model).serving()
+    wide = WideEngine(*files, threads=2)
+    first, second = (Engine(*files, threads=1, wide=wide) for _ in range(2))
+
+    def are_lent() -> bool:
+        with wide.lent() as networks:
+            return networks is not None
+
+    with first.at_work(), first.at_work():  # nested, it counts once
+        assert are_lent()
+        with second.at_work():
+            assert not are_lent()
+        with wide.lent() as networks:
+            assert networks is not None
+            assert not are_lent()  # they have one owner at a time
+        assert are_lent()
