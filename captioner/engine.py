@@ -102,7 +102,7 @@ class Engine:
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
-        """For as long as this engine has a photo, so that others leave it its core. May be nested."""
+        """For as long as this engine has a photo, so that others leave it its core; it nests."""
         if self._wide is None or self._is_at_work:
             yield
             return
