@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for name, (module, about) in COMMANDS.items():
             subparser = subparsers.add_parser(
-                name, help=about, description=f"{about}.".capitalize()
+                name, help=about, description=f"{about[0].upper()}{about[1:]}."
             )
             if [name] == list(argv[:1]):  # the others' arguments would cost their imports
                 command = import_module(module)

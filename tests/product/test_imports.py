@@ -29,8 +29,8 @@ MAY_IMPORT = {
     "app2": {"common"},
     "app1": {"common", "captioner"},
 }
-# The modules of `captioner` that may import `common`: three commands read the settings, and the root
-# of the errors is there.
+# The modules of `captioner` that may import `common`: three commands read the settings, and the
+# root of the errors is there.
 READS_COMMON = {
     "errors.py", "collection/command.py", "collection/cluster.py", "training/evaluation.py",
 }  # fmt: skip
