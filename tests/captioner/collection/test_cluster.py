@@ -27,7 +27,7 @@ from captioner.collection.walk import Walk
 from tests.kit import ROOT
 from tests.kit.servers import free_port, wait_until
 
-PHOTOS, FOLDERS = 300, 12
+PHOTOS, FOLDERS = 300, 8
 
 Output = pytest.CaptureFixture[str]
 
@@ -112,6 +112,7 @@ def nodes() -> Iterator[Any]:
         environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
         environment.setenv("RAY_AUTH_MODE", "token")
         environment.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        environment.setenv("RAY_worker_niceness", "0")  # other tests run at the same time
         # A dead node is found dead within seconds.
         environment.setenv("RAY_health_check_period_ms", "500")
         environment.setenv("RAY_health_check_failure_threshold", "4")
