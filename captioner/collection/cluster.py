@@ -194,9 +194,6 @@ class PartCaptioner:
             result = self._done(row["part"], json.loads(row["images"]))
         except CaptionerError as error:
             result = {"error": str(error)}
-        except OSError as error:
-            result = {"error": f"The output cannot be written ({error.strerror or error}); make "
-                      "room and run this again."}  # fmt: skip
         return {"result": json.dumps(result)}
 
     def _done(self, part: str, images: Sequence[str]) -> dict[str, Any]:

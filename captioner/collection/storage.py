@@ -32,7 +32,7 @@ class StorageError(CaptionerError):
 
 
 class Place(Protocol):
-    """A folder of results."""
+    """A folder of results. Its methods raise StorageError where it cannot be used."""
 
     def names(self, folder: str) -> list[str]:
         """The files of a folder in it, in order; none where there is no such folder."""
@@ -52,17 +52,32 @@ class Folder:
 
     def names(self, folder: str) -> list[str]:
         try:
-            return sorted(os.listdir(self.path / folder))
+            with self._reported(folder, "read; check its disk"):
+                return sorted(os.listdir(self.path / folder))
         except FileNotFoundError:
             return []
 
     def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
+        with self._reported(name, "read; check its disk"):
+            return (self.path / name).read_bytes()
 
     def write(self, name: str, content: bytes) -> None:
         path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, content)
+        with self._reported(name, "written; make room and run this again"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content)
+
+    @contextlib.contextmanager
+    def _reported(self, name: str, what: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            done, _, remedy = what.partition("; ")
+            raise StorageError(
+                f"{self.path / name} cannot be {done} ({error.strerror}); {remedy}."
+            ) from None
 
 
 @dataclass(frozen=True)

@@ -344,6 +344,20 @@ def test_the_model_and_the_output_are_tried_first(
     assert "out cannot be written" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("folder", ["plan", "parquet"])
+def test_what_cannot_be_written_ends_the_run(
+    folder: str, caption: Callable[..., int], tmp_path: Path, picture: Callable[..., bytes],
+    capsys: Output,
+) -> None:  # fmt: skip
+    (tmp_path / "album" / "a.jpg").write_bytes(picture())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / folder).write_text("In the way.")
+    assert caption() == 1
+    assert re.fullmatch(rf"captioner: .*/{folder}.* cannot be (read|written) \(.*\); .*\.\n",
+                        capsys.readouterr().err)  # fmt: skip
+    assert not (tmp_path / "out" / "jsonl").exists()
+
+
 def test_a_folder_without_pictures_and_a_path_that_is_not_there(
     caption: Callable[..., int], tmp_path: Path, capsys: Output
 ) -> None:
