@@ -51,7 +51,7 @@ $(VENV)/run.stamp: requirements.txt requirements.lock pyproject.toml | $(BIN)/py
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/test.stamp: Makefile requirements-test.txt $(VENV)/run.stamp
+$(VENV)/test.stamp: Makefile requirements-test.txt requirements-ray.txt $(VENV)/run.stamp
 	$(PIP) install -r requirements-test.txt
 	$(PIP) install --quiet --no-deps axe-playwright-python==$(AXE)
 	@touch $@
@@ -67,7 +67,7 @@ $(BIN)/python:
 lock:
 	@tools=$$(mktemp -d) && trap 'rm -rf "$$tools"' EXIT && \
 	$(PYTHON) -m venv "$$tools" && "$$tools/bin/pip" install --quiet uv==$(UV) && \
-	grep -hv '^-' requirements.txt requirements-test.txt | \
+	grep -hv '^-' requirements.txt requirements-ray.txt requirements-test.txt | \
 	"$$tools/bin/uv" pip compile --quiet --universal --python-version 3.10 --upgrade --no-annotate \
 		--custom-compile-command 'make lock' --output-file requirements.lock -
 

@@ -119,16 +119,23 @@ def _processor() -> str:
     return models[0] if models else platform.processor()
 
 
-def write(output: Path, command: str, goals: Iterable[Goal], results: Mapping[str, Any]) -> None:
+def write(
+    output: Path,
+    command: str,
+    goals: Iterable[Goal],
+    results: Mapping[str, Any],
+    packages: Iterable[str] = PACKAGES,
+) -> None:
     """Write the result file, and show it.
 
     Args:
         command: that makes the file again.
         results: everything else that was measured.
+        packages: whose versions matter.
     """
     content = {
         "command": command,
-        "machine": describe(),
+        "machine": describe(packages),
         "goals": [goal._asdict() for goal in goals],
         **results,
     }

@@ -1,4 +1,4 @@
-"""The command line: `captioner caption`, `watch`, `train`, `evaluate`, `calibrate`, `export`, `up`.
+"""The command line: `captioner caption`, `ray`, `watch`, `up`, and those that train a model.
 
 Each command is a module that is imported when it is called, so `captioner --help` and `captioner
 up` load no model runtime, and nothing but training and export loads TensorFlow. Errors meant for a
@@ -18,6 +18,7 @@ from captioner.errors import CaptionerError
 # Each module has `add_arguments(parser)` and `main(args) -> exit status`.
 COMMANDS = {
     "caption": ("captioner.collection.command", "caption pictures and folders of pictures"),
+    "ray": ("captioner.collection.cluster", "caption a collection on a Ray cluster"),
     "watch": ("app1.watch", "caption what comes: a folder, a camera, a stream, a video"),
     "train": ("captioner.training.train", "train a model on captioned photos"),
     "evaluate": ("captioner.training.evaluation", "score a model on captioned photos"),
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for name, (module, about) in COMMANDS.items():
             subparser = subparsers.add_parser(
-                name, help=about, description=f"{about}.".capitalize()
+                name, help=about, description=f"{about[0].upper()}{about[1:]}."
             )
             if [name] == list(argv[:1]):  # the others' arguments would cost their imports
                 command = import_module(module)

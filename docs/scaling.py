@@ -1,4 +1,4 @@
-"""Writes the table of `docs/scaling.md` from the result files in `benchmarks/`.
+"""Writes the tables of `docs/scaling.md` from the result files in `benchmarks/`.
 
 python docs/scaling.py
 """
@@ -14,6 +14,7 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parent
 BENCHMARKS = FOLDER.parent / "benchmarks"
 START, END = "<!-- table: python docs/scaling.py -->", "<!-- /table -->"
+CLUSTER_START, CLUSTER_END = "<!-- cluster: python docs/scaling.py -->", "<!-- /cluster -->"
 
 MEMORY = "app1's memory"
 
@@ -32,6 +33,58 @@ def table(results: Mapping[str, Result]) -> str:
         lines += [f"| {what} | {measured} | {link} |" for what, measured in row_of(results[name])]
     machines = {_machine(results[name]) for name in ("serving", "relay")}
     return "\n".join([*lines, "", f"Measured on {'; and on '.join(sorted(machines))}."])
+
+
+def cluster_table(cluster: Result, captions: Result) -> str:
+    """What a node of a Ray cluster does, and what large collections cost, in Markdown.
+
+    Args:
+        cluster, captions: the contents of `cluster.json` and `captions.json`.
+    """
+    rates, start = cluster["captions a second"], cluster["seconds to start and end"]
+    cores = cluster["machine"]["cores_used"]
+    times = captions["milliseconds"]
+    ordinary = 1000 * cores / rates["ray"]  # milliseconds of a core
+    large = ordinary + times["caption, 12 megapixels"]["p50"] - times["caption"]["p50"]
+    file, other = "[cluster](../benchmarks/cluster.json)", "[captions](../benchmarks/captions.json)"
+    lines = ["| a collection | measured, or computed from it | file |", "|---|---|---|"]
+    rows = (
+        (
+            f"captions a second and node of {cores} cores, `captioner ray` "
+            "(`captioner caption` beside it)",
+            f"{rates['ray']:.1f} ({rates['caption']:.1f})",
+            file,
+        ),
+        (
+            "seconds to start and end, likewise",
+            f"{start['ray']:.1f} ({start['caption']:.1f})",
+            file,
+        ),
+        (
+            "core hours, a million / a billion ordinary photos",
+            _core_hours(ordinary),
+            file,
+        ),
+        (
+            "core hours, a million / a billion photos of 12 megapixels",
+            _core_hours(large),
+            f"{file}, {other}",
+        ),
+    )
+    return "\n".join(
+        [
+            *lines,
+            *(f"| {' | '.join(row)} |" for row in rows),
+            "",
+            f"Measured on {_machine(cluster, '')}.",
+        ]
+    )
+
+
+def _core_hours(milliseconds: float) -> str:
+    """Those of a million and of a billion photos that take so long each."""
+    hours = milliseconds / 1000 / 3600 * 1e6
+    return f"{hours:.1f} / {1000 * hours:,.0f}"
 
 
 def _serving(result: Result) -> list[tuple[str, str]]:
@@ -76,24 +129,28 @@ def _relay(result: Result) -> list[tuple[str, str]]:
     ]
 
 
-def _machine(result: Result) -> str:
+def _machine(result: Result, shared: str = "which the clients of the benchmark share, ") -> str:
     machine = result["machine"]
     return (
-        f"{machine['cores_used']} cores of {machine['processor']}, which the clients of the "
-        f"benchmark share, {machine['memory_gb']:g} GB, {machine['system']}, "
-        f"Python {machine['python']}"
+        f"{machine['cores_used']} cores of {machine['processor']}, {shared}"
+        f"{machine['memory_gb']:g} GB, {machine['system']}, Python {machine['python']}"
     )
 
 
 def main() -> None:
     results = {
         name: json.loads((BENCHMARKS / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("serving", "relay")
+        for name in ("serving", "relay", "cluster", "captions")
     }
     page = FOLDER / "scaling.md"
-    block = f"{START}\n{table(results)}\n{END}"
-    pattern = re.escape(START) + ".*?" + re.escape(END)
-    text = re.sub(pattern, lambda _: block, page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = page.read_text(encoding="utf-8")
+    for start, made, end in (
+        (START, table(results), END),
+        (CLUSTER_START, cluster_table(results["cluster"], results["captions"]), CLUSTER_END),
+    ):
+        pattern = re.escape(start) + ".*?" + re.escape(end)
+        block = f"{start}\n{made}\n{end}"
+        text = re.sub(pattern, lambda _, block=block: block, text, flags=re.DOTALL)  # type: ignore[misc]
     page.write_text(text, encoding="utf-8")
 
 

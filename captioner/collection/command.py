@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,15 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "A name that would break the line is in JSON's quotes."
     )
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a picture, or a folder of them")
-    parser.add_argument(
-        "--beam-size", type=int, default=3, choices=range(1, 11), metavar="1..10",
-        help="hypotheses that the beam search keeps (default: 3; 1 is greedy)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--style", default="caption", choices=("caption", "alt"),
-        help="caption, or alt for alternative texts: at most 125 characters, no \"image of\", no "
-        "guessed gender (default: caption)",
-    )  # fmt: skip
+    add_model_arguments(parser)
     parser.add_argument("--jsonl", action="store_true", help="print a JSON object for each picture")
     parser.add_argument(
         "--output", metavar="FILE", type=Path,
@@ -76,12 +68,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only the I-th of N parts of the pictures, for N machines on one collection",
     )  # fmt: skip
     parser.add_argument(
-        "--workers", type=_workers, metavar="N",
+        "--workers", type=worker_count, metavar="N",
         help="pictures that are captioned at the same time (default: CAPTIONER_WORKERS)",
     )  # fmt: skip
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say how a picture is captioned."""
     parser.add_argument(
         "--model", help="model: a name under models/, or a path (default: CAPTIONER_MODEL)"
     )
+    parser.add_argument(
+        "--beam-size", type=int, default=3, choices=range(1, 11), metavar="1..10",
+        help="hypotheses that the beam search keeps (default: 3; 1 is greedy)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--style", default="caption", choices=("caption", "alt"),
+        help="caption, or alt for alternative texts: at most 125 characters, no \"image of\", no "
+        "guessed gender (default: caption)",
+    )  # fmt: skip
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -94,7 +99,8 @@ def _shard(text: str) -> tuple[int, int]:
     return own, of
 
 
-def _workers(text: str) -> int:
+def worker_count(text: str) -> int:
+    """The value of `--workers`; 0 for "auto"."""
     try:
         return workers(text)
     except ValueError as error:
@@ -190,7 +196,7 @@ class _Run:
         if pictures:
             self._caption_all(pictures, settings, several)
         if several or self._results or self._writers or walk.passed_over:
-            print(f"captioner: {self._summary(walk)}", file=sys.stderr)
+            print(f"captioner: {summary(self._counts, walk)}", file=sys.stderr)
         return int(self._counts["failed"] > 0)
 
     def _caption_all(self, pictures: Sequence[Picture], settings: Settings, several: bool) -> None:
@@ -263,7 +269,7 @@ class _Run:
                 task.known = "known already"
                 return task, None
         except (CaptionerError, OSError, ValueError) as error:
-            task.error = _sentence(error)
+            task.error = sentence_of(error)
             return task, None
         return task, content
 
@@ -279,7 +285,7 @@ class _Run:
                 entry |= {"sha256": task.digest, **caption.to_dict(), "model": model}
                 self._write(Path(path), caption, entry)
             except (CaptionerError, OSError, ValueError) as error:
-                task.error = _sentence(error)
+                task.error = sentence_of(error)
         if task.error:
             entry = {"image": path, "error": task.error}
             self._counts["failed"] += 1
@@ -316,15 +322,18 @@ class _Run:
         self._counts["failed"] += 1
         print(f"captioner: {sentence}", file=sys.stderr)
 
-    def _summary(self, walk: Walk) -> str:
-        kinds = ("captioned", "no photo", "described already", "known already", "failed")
-        counts = [f"{self._counts[kind]} {kind}" for kind in kinds if self._counts[kind]]
-        passed = [f"{shown(what)} ({count})" for what, count in sorted(walk.passed_over.items())]
-        text = ", ".join(counts) or "no pictures"
-        return f"{text}; passed over: {', '.join(passed)}" if passed else text
+
+def summary(counts: Mapping[str, int], walk: Walk) -> str:
+    """What became of the pictures, and what was passed over, as one line."""
+    kinds = ("captioned", "no photo", "described already", "known already", "failed")
+    parts = [f"{counts[kind]} {kind}" for kind in kinds if counts[kind]]
+    passed = [f"{shown(what)} ({count})" for what, count in sorted(walk.passed_over.items())]
+    text = ", ".join(parts) or "no pictures"
+    return f"{text}; passed over: {', '.join(passed)}" if passed else text
 
 
-def _sentence(error: Exception) -> str:
+def sentence_of(error: Exception) -> str:
+    """Why a picture failed, as one sentence."""
     if isinstance(error, CaptionerError):
         return str(error)
     # an odd name, or a drive that goes away: one picture's

@@ -48,7 +48,7 @@ class Results:
             if not ordinary:
                 return
             try:
-                if not _locked(self._file.fileno()):
+                if not locked(self._file.fileno()):
                     raise ResultsError(
                         f"Another captioner is writing {path}; wait for it, or name another file."
                     )
@@ -226,7 +226,7 @@ def _cell(value: Any) -> Any:
     return "" if value is None else value
 
 
-def _locked(descriptor: int) -> bool:
+def locked(descriptor: int) -> bool:
     """Keeps other runs of this program off a file; False if one of them has it already.
 
     The lock ends with the process, however that ends. Where the system has no locks, no run is

@@ -89,15 +89,36 @@ class Walk:
         name, reason = os.fsdecode(error.filename or ""), error.strerror or error
         self.unreadable.append(f"The folder {name!r} cannot be read ({reason}).")
 
+    def among(self, files: Iterable[str]) -> Iterator[str]:
+        """The pictures among the files of an object store, whose folders are "/" in their names."""
+        entered = {"": True}
+
+        def enters(folder: str) -> bool:
+            if folder not in entered:
+                above, _, name = folder.rpartition("/")
+                entered[folder] = enters(above) and self._enters_name(name)
+            return entered[folder]
+
+        for file in sorted(files):
+            folder, _, name = file.rpartition("/")
+            if enters(folder) and self.is_picture(name):
+                yield file
+
     def _enters(self, place: str, name: str) -> bool:
+        if not self._enters_name(name):
+            return False
+        if os.path.islink(os.path.join(place, name)):
+            self.passed_over["links to folders"] += 1
+            return False
+        return True
+
+    def _enters_name(self, name: str) -> bool:
         if name.lower() in _LITTER_FOLDERS:
             self.passed_over[f"{name} folders"] += 1
         elif (suffix := os.path.splitext(name)[1].lower()) in _LIBRARIES:
             self.passed_over[f"{suffix} folders"] += 1
         elif name.startswith("."):
             self.passed_over["hidden folders"] += 1
-        elif os.path.islink(os.path.join(place, name)):
-            self.passed_over["links to folders"] += 1
         else:
             return True
         return False

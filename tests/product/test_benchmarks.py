@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import collection, corrections, live, machine, table, wall_memory
+from benchmarks import cluster, collection, corrections, live, machine, table, wall_memory
 from benchmarks.captions import Clock, TimedEngine, staged
 from benchmarks.photos import photo_of_12_megapixels, photos
 from benchmarks.servers import MemoryWatch, Viewer, settings
@@ -165,3 +165,8 @@ def test_a_folder_is_captioned_with_sidecars_and_without(
     assert {kind: read_picture(picture).shape for kind, picture in large.items()} == dict.fromkeys(
         ("JPEG", "HEIF", "AVIF"), (3000, 4000, 3)
     )
+
+
+def test_the_rate_of_a_cluster_is_without_its_start() -> None:
+    milliseconds = {"ray, 10 photos": [9_000, 9_500, 20_000], "ray, 110 photos": [14_500]}
+    assert cluster.rate_and_start(milliseconds, "ray", 10, 110) == (20, 9)

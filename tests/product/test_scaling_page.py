@@ -62,15 +62,45 @@ def test_the_table_says_what_the_files_say() -> None:
                          "25.3 GB, Linux x86_64, Python 3.11.7.")  # fmt: skip
 
 
+CLUSTER: dict[str, Any] = {
+    "machine": MACHINE,
+    "captions a second": {"caption": 22.0, "ray": 20.0},
+    "seconds to start and end": {"caption": 0.6, "ray": 8.04},
+}
+CAPTIONS: dict[str, Any] = {
+    "milliseconds": {"caption": {"p50": 30.0}, "caption, 12 megapixels": {"p50": 74.0}}
+}
+
+
+def test_what_a_collection_costs_is_computed_from_the_files() -> None:
+    made = scaling.cluster_table(CLUSTER, CAPTIONS)
+    rows = dict(re.findall(r"^\| (.+?) \| (.+?) \| \[", made, re.MULTILINE))
+    assert rows == {
+        "captions a second and node of 2 cores, `captioner ray` (`captioner caption` beside it)": (
+            "20.0 (22.0)"
+        ),
+        "seconds to start and end, likewise": "8.0 (0.6)",
+        # 100 and 144 ms of a core a photo
+        "core hours, a million / a billion ordinary photos": "27.8 / 27,778",
+        "core hours, a million / a billion photos of 12 megapixels": "40.0 / 40,000",
+    }
+    assert made.endswith("on 2 cores of Z80, 25.3 GB, Linux x86_64, Python 3.11.7.")
+
+
 @pytest.mark.skipif(
-    not all((scaling.BENCHMARKS / f"{name}.json").exists() for name in ("serving", "relay")),
-    reason="benchmarks.serving and benchmarks.relay have not been run",
+    not all(
+        (scaling.BENCHMARKS / f"{name}.json").exists()
+        for name in ("serving", "relay", "cluster", "captions")
+    ),
+    reason="a benchmark has not been run",
 )
 def test_the_table_is_that_of_the_result_files() -> None:
     results = {
         name: json.loads((scaling.BENCHMARKS / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("serving", "relay")
+        for name in ("serving", "relay", "cluster", "captions")
     }
+    made = scaling.cluster_table(results["cluster"], results["captions"])
+    assert f"{scaling.CLUSTER_START}\n{made}\n{scaling.CLUSTER_END}" in PAGE
     assert f"{scaling.START}\n{scaling.table(results)}\n{scaling.END}" in PAGE
 
 
