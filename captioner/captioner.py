@@ -54,8 +54,8 @@ class Candidate:
 class Caption:
     """What is in a picture: the best candidate, and all of them.
 
-    `confidence` is how likely the best one is correct, in [0, 1]; 0 where the picture is unlike the
-    photos that the model was trained on. It is None where the model folder has no calibration.
+    `confidence` is how likely the best one is correct, in [0, 1]; 0 where the picture is no
+    photo. It is None where the model folder has no calibration.
     `confident` is whether it, or else the probability, reaches the threshold of the folder.
     """
 
@@ -234,12 +234,9 @@ class Captioner:
         style: str = "caption",
     ) -> Caption:
         """As `caption`, for a picture that `preprocessor.load` has read."""
-        if strategy is None:
-            strategy = replace(self._beam_search, beam_size=beam_size)
         with self.at_work():
             grid = self.encode(rgb)
-            with self._engine.read(grid) as steps:
-                hypotheses = strategy.search(steps)
+            hypotheses = self.search(grid, beam_size, strategy)
         if max_candidates is None:
             max_candidates = beam_size
         rules = self._rules.neutral() if style == "alt" else self._rules
@@ -250,8 +247,11 @@ class Captioner:
         candidates = tuple(distinct.values())[: max(1, max_candidates)]
         confidence, likely = None, candidates[0].probability
         if self._confidence is not None:
-            confidence = likely = self._confidence.p_correct(grid.mean((0, 1)), likely)
-        # An unfamiliar picture is never confident, however low the threshold.
+            best = hypotheses[0]
+            confidence = likely = self._confidence.p_correct(
+                grid.mean((0, 1)), best.words, best.log_probabilities
+            )
+        # What is no photo is never confident, however low the threshold.
         confident = likely > 0 and likely >= self.manifest.calibration.threshold
         return Caption(candidates, confidence, confident)
 
@@ -265,6 +265,13 @@ class Captioner:
     def encode(self, rgb: np.ndarray) -> np.ndarray:
         """The encoder's grid (rows, columns, channels) float32 of a picture as `caption_rgb`'s."""
         return self._engine.encode(self.preprocessor.tensor(rgb))
+
+    def search(
+        self, grid: np.ndarray, beam_size: int = 3, strategy: BeamSearch | Sampling | None = None
+    ) -> list[Hypothesis]:
+        """What the search finds for an encoder's grid, best first, as ids of words."""
+        with self._engine.read(grid) as steps:
+            return (strategy or replace(self._beam_search, beam_size=beam_size)).search(steps)
 
     def caption_batch(self, sources: Iterable[Source], **options: Any) -> list[Caption]:
         """Captions several pictures, each as `caption` does; the first that fails raises.

@@ -1,14 +1,13 @@
-"""How likely a caption is correct, from its probability and from the encoder's features.
+"""How likely a caption is correct, and whether a picture is a photo at all.
 
 After training on a score, a decoder gives nearly every caption a high probability, correct or not.
-The encoder's features say more. Features of photos like those of training are close to a subspace
-of few dimensions, found by principal component analysis. The residual outside that subspace
-measures how unfamiliar a picture is: a drawing, a page of text or a black frame has a large one.
-Above `limit` the confidence is 0. Below it, logistic regression on the caption's probability, the
-residual and the position in the subspace estimates how likely the caption is correct.
+The encoder's features say more. A linear classifier tells photos from pages, screens, charts,
+drawings and blanks, which no caption can describe; their confidence is 0. Word detectors estimate
+how many of people's captions of a photo have a word. Logistic regression on the probabilities of a
+caption's words, and on what the detectors say of them, estimates how likely the caption is correct.
 
-Sources: Jackson and Mudholkar, "Control Procedures for Residuals Associated With Principal
-Component Analysis", 1979; Cox, "The Regression Analysis of Binary Sequences", 1958.
+Sources: Fang et al., "From Captions to Visual Concepts and Back", 2015 (word detectors, here a
+ridge regression for each word); Cox, "The Regression Analysis of Binary Sequences", 1958.
 """
 
 from __future__ import annotations
@@ -16,71 +15,122 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from captioner.errors import ModelFolderError
 
-OTHER_FEATURES = 3  # before the coordinates in `ConfidenceEstimator.features`
+SIGNS = 9  # the length of what `ConfidenceEstimator.signs` returns
+LEAST_SHARE = 1e-3  # a detector's estimate is at least this
+
+
+@dataclass(frozen=True)
+class WordDetectors:
+    """Linear regressions from pooled features to the share of people's captions with a word.
+
+    Attributes:
+        words: ids, (detectors,) int32.
+        kernel: (detectors, channels) int8.
+        scale: of the kernel's rows, (detectors,) float32.
+        bias: (detectors,) float32.
+        frequency: the mean share over the training photos, (detectors,) float32, above 0.
+    """
+
+    words: np.ndarray
+    kernel: np.ndarray
+    scale: np.ndarray
+    bias: np.ndarray
+    frequency: np.ndarray
+
+    @classmethod
+    def rounded(
+        cls, words: np.ndarray, kernel: np.ndarray, bias: np.ndarray, frequency: np.ndarray
+    ) -> WordDetectors:
+        """From a float kernel."""
+        scale = np.maximum(np.abs(kernel).max(1, initial=0), 1e-12) / 127
+        whole = np.rint(kernel / scale[:, None]).astype(np.int8)
+        floats = (np.asarray(array, np.float32) for array in (scale, bias, frequency))
+        return cls(np.asarray(words, np.int32), whole, *floats)
+
+    def detect(self, pooled: np.ndarray, words: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Of those words that have a detector: shares in [LEAST_SHARE, 1], and their frequencies.
+
+        Args:
+            pooled: features, (channels,).
+        """
+        rows = [self._rows[word] for word in words if word in self._rows]
+        # Not `@`: after it, the threads of a matrix library spin for a while, on the cores that
+        # the next picture's encoder needs.
+        products = np.einsum("ij,j->i", self.kernel[rows].astype(np.float32), pooled)
+        shares = products * self.scale[rows] + self.bias[rows]
+        return np.clip(shares, LEAST_SHARE, 1), self.frequency[rows]
+
+    @cached_property
+    def _rows(self) -> dict[int, int]:
+        return {int(word): row for row, word in enumerate(self.words)}
 
 
 @dataclass(frozen=True)
 class ConfidenceEstimator:
-    """A subspace of the training photos' features, and a logistic regression.
+    """A classifier of photos, word detectors, and a logistic regression.
 
     Attributes:
-        mean: of the pooled features, (channels,) float32.
-        components: directions of the subspace, the strongest first, (components, channels) float32
-            with orthonormal rows.
-        limit: the greatest residual of a familiar picture, in [0, 1].
-        weights: of a constant and of `features`, (1 + OTHER_FEATURES + coordinates,) float64.
+        photo: a constant and a weight for each channel, (1 + channels,) float32; their sum with the
+            features is below 0 for what is no photo.
+        detectors: of words.
+        weights: of a constant and of the signs, (1 + SIGNS,) float64.
     """
 
-    mean: np.ndarray
-    components: np.ndarray
-    limit: float
+    photo: np.ndarray
+    detectors: WordDetectors
     weights: np.ndarray
 
-    def p_correct(self, pooled: np.ndarray, probability: float) -> float:
-        """How likely a caption is correct, in [0, 1]; 0 for an unfamiliar picture.
+    def is_photo(self, pooled: np.ndarray) -> bool:
+        """Args: pooled: the mean of the picture's grid, (channels,)."""
+        return float(self.photo[0] + self.photo[1:] @ pooled) >= 0
+
+    def p_correct(
+        self, pooled: np.ndarray, words: Sequence[int], log_probabilities: Sequence[float]
+    ) -> float:
+        """How likely a caption is correct, in [0, 1]; 0 for what is no photo.
 
         Args:
             pooled: the mean of the picture's grid, (channels,).
-            probability: of the caption, the geometric mean of its words' probabilities.
+            words: of the caption, as ids.
+            log_probabilities: of the words and of the end.
         """
-        features = self.features(pooled, probability)
-        if features[1] > self.limit:
+        if not self.is_photo(pooled):
             return 0.0
-        return _logistic(float(self.weights[0] + self.weights[1:] @ features))
+        signs = self.signs(pooled, words, log_probabilities)
+        return _logistic(float(self.weights[0] + self.weights[1:] @ signs))
 
-    def features(self, pooled: np.ndarray, probability: float) -> np.ndarray:
-        """The regression's inputs, (OTHER_FEATURES + coordinates,).
+    def signs(
+        self, pooled: np.ndarray, words: Sequence[int], log_probabilities: Sequence[float]
+    ) -> np.ndarray:
+        """The regression's inputs, (SIGNS,).
 
-        They are the logarithm of the probability; the residual, as the sine of the angle to the
-        subspace (0 inside it, 1 at a right angle to it); the distance from the mean; and the first
-        coordinates in the subspace.
+        They are the mean, the sum and the least of the log probabilities; of the words that have a
+        detector, the least and the mean share, the least and the mean logarithm of share over
+        frequency, their number, and the sum of the shares' logarithms.
         """
-        centred = pooled - self.mean
-        # Not `@`: after it, the threads of a matrix library spin for a while, on the cores that
-        # the next picture's encoder needs.
-        inside = np.einsum("ij,j->i", self.components, centred)
-        whole = float(centred @ centred)
-        outside = max(0.0, whole - float(inside @ inside))
-        residual = math.sqrt(outside / whole) if whole else 0.0
-        coordinates = inside[: len(self.weights) - 1 - OTHER_FEATURES]
-        log_probability = math.log(max(probability, 1e-9))
-        return np.array([log_probability, residual, math.sqrt(whole), *coordinates])
+        logs = np.maximum(log_probabilities, -20) if len(log_probabilities) else np.zeros(1)
+        shares, frequencies = self.detectors.detect(pooled, words)
+        if not len(shares):
+            shares = frequencies = np.full(1, LEAST_SHARE, np.float32)
+        lifts = np.log(shares / frequencies)
+        return np.array(
+            [
+                logs.mean(), logs.sum(), logs.min(), shares.min(), shares.mean(), lifts.min(),
+                lifts.mean(), len(shares), np.log(np.maximum(shares, 1e-2)).sum(),
+            ]
+        )  # fmt: skip
 
     def to_bytes(self) -> bytes:
         buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            mean=self.mean.astype(np.float16),
-            components=self.components.astype(np.float16),
-            limit=np.float64(self.limit),
-            weights=self.weights.astype(np.float64),
-        )
+        np.savez_compressed(buffer, photo=self.photo, weights=self.weights, **vars(self.detectors))
         return buffer.getvalue()
 
     @classmethod
@@ -94,24 +144,31 @@ class ConfidenceEstimator:
         """
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
-                mean, components = (
-                    np.asarray(file[key], np.float32) for key in ("mean", "components")
+                kernel, words = (np.asarray(file[key]) for key in ("kernel", "words"))
+                scale, bias, frequency, photo = (
+                    np.asarray(file[key], np.float32)
+                    for key in ("scale", "bias", "frequency", "photo")
                 )
-                limit, weights = float(file["limit"]), np.asarray(file["weights"], np.float64)
-            expected = len(mean) if channels is None else channels
-            if mean.shape != (expected,) or components.shape != (len(components), expected):
-                raise ValueError(f"components of the shape {components.shape}")
-            if not all(np.isfinite(a).all() for a in (mean, components, limit, weights)):
-                raise ValueError("a value is not finite")
-            most = 1 + OTHER_FEATURES + len(components)
-            if weights.ndim != 1 or not 1 + OTHER_FEATURES <= len(weights) <= most:
+                weights = np.asarray(file["weights"], np.float64)
+            expected = len(photo) - 1 if channels is None else channels
+            if kernel.shape != (len(words), expected) or photo.shape != (1 + expected,):
+                raise ValueError(f"detectors of the shape {kernel.shape}")
+            if kernel.dtype != np.int8 or words.dtype != np.int32 or words.ndim != 1:
+                raise ValueError(f"detectors of the type {kernel.dtype}")
+            if not {scale.shape, bias.shape, frequency.shape} == {words.shape}:
+                raise ValueError(f"biases of the shape {bias.shape}")
+            if weights.shape != (1 + SIGNS,):
                 raise ValueError(f"weights of the shape {weights.shape}")
+            if not all(np.isfinite(a).all() for a in (scale, bias, photo, weights)):
+                raise ValueError("a value is not finite")
+            if not (frequency > 0).all():
+                raise ValueError("a frequency is not above 0")
         except (ValueError, KeyError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise ModelFolderError(
                 f"The calibration file {name} is invalid ({error}); run 'captioner calibrate' "
                 "again."
             ) from error
-        return cls(mean, components, limit, weights)
+        return cls(photo, WordDetectors(words, kernel, scale, bias, frequency), weights)
 
 
 def _logistic(x: float) -> float:

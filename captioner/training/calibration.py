@@ -1,10 +1,10 @@
-"""`captioner calibrate`: learns how likely a model's captions are correct, and from when on it is
-confident.
+"""`captioner calibrate`: learns how likely a model's captions are correct, from when on it is
+confident, and which pictures are no photos.
 
 A caption counts as correct when it agrees with people's captions at least half as well as these
 agree with each other, both measured by CIDEr-D. Photos that the model was not trained on give
-examples of correct and wrong captions; photos that it was trained on give the subspace of familiar
-features.
+examples of correct and wrong captions. Photos that it was trained on give the word detectors. What
+is no photo is drawn at random (`non_photos.py`).
 """
 
 from __future__ import annotations
@@ -12,27 +12,30 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
-from captioner.confidence import OTHER_FEATURES, ConfidenceEstimator
+from captioner.confidence import ConfidenceEstimator, WordDetectors
 from captioner.errors import CaptionerError
 from captioner.model_folder import ModelFolder, write_text
 from captioner.tokenizer import Tokenizer
+from captioner.training.concepts import concept_shares, content_words
 from captioner.training.datasets import Photo, add_data_arguments, read_data
+from captioner.training.non_photos import non_photo
 from captioner.training.rewards import CiderD
 
 if TYPE_CHECKING:
     from captioner.captioner import Captioner
 
-COMPONENTS = 512
-COORDINATES = 64
-FAMILIAR_SHARE = 0.95  # of the photos that the model is calibrated on
-RIDGE = 100.0
+NON_PHOTOS = 3000  # to be drawn
+PHOTO_SHARE = 0.999  # of the photos that the model is calibrated on, to be called photos
+PHOTOS_OF_A_WORD = 15  # whose captions have it, for a detector
+DETECTOR_RIDGE, RIDGE = 100.0, 30.0
+CONFIDENT_SHARE = 0.8  # of the captions that are confident, to be correct
 FOLDS = 5
 # With fewer photos, or fewer correct or wrong captions, a regression would fit noise.
 LEAST_PHOTOS, LEAST_OF_A_KIND = 300, 50
@@ -59,51 +62,100 @@ def is_correct(captions: Sequence[str], references: Sequence[Sequence[str]]) -> 
     return scores >= people.mean() / 2
 
 
+@dataclass(frozen=True)
+class Described:
+    """What the model made of a photo.
+
+    Attributes:
+        pooled: the mean of its grid, (channels,) float32.
+        words: of its best caption, as ids.
+        log_probabilities: of the words and of the end.
+    """
+
+    pooled: np.ndarray
+    words: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+
+    @property
+    def probability(self) -> float:
+        """The geometric mean of its words', as `Candidate.probability`."""
+        own = self.log_probabilities[: len(self.words)]
+        return math.exp(sum(own) / max(len(own), 1))
+
+
+def fit_detectors(
+    pooled: np.ndarray, captions: Sequence[Sequence[Sequence[int]]], tokenizer: Tokenizer
+) -> WordDetectors:
+    """A detector for each content word that enough photos have.
+
+    Args:
+        pooled: features of photos, (photos, channels).
+        captions: of each photo, as ids of words.
+    """
+    ids = np.array(content_words(tokenizer))
+    shares = concept_shares(captions, ids.tolist())
+    is_common = (shares > 0).sum(0) >= PHOTOS_OF_A_WORD
+    ids, shares = ids[is_common], shares[:, is_common]
+    mean, frequency = pooled.mean(0), shares.mean(0)
+    x = pooled - mean
+    gram = x.T @ x + DETECTOR_RIDGE * np.eye(x.shape[1], dtype=x.dtype)
+    kernel = np.linalg.solve(gram, x.T @ (shares - frequency)).T
+    return WordDetectors.rounded(ids, kernel, frequency - kernel @ mean, frequency)
+
+
+def fit_photo(pooled: np.ndarray, others: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """A constant and a weight for each channel; their sum with the features is below 0 for what is
+    no photo.
+
+    Args:
+        pooled: features of photos, (photos, channels).
+        others: likewise, of what is no photo.
+        held_out: likewise, of other photos; all but a few of them are above 0.
+    """
+    is_photo = np.arange(len(pooled) + len(others)) < len(pooled)
+    weights = _logistic_regression(np.concatenate([pooled, others]).astype(float), is_photo)
+    weights[0] -= min(0.0, np.quantile(weights[0] + held_out @ weights[1:], 1 - PHOTO_SHARE))
+    return weights.astype(np.float32)
+
+
 def fit_confidence(
-    trained_on: np.ndarray, pooled: np.ndarray, probabilities: np.ndarray, correct: np.ndarray
+    photo: np.ndarray, detectors: WordDetectors, described: Sequence[Described], correct: np.ndarray
 ) -> tuple[ConfidenceEstimator, np.ndarray] | None:
     """Fits an estimator, and estimates how well it does on photos that it was not fitted on.
 
     Args:
-        trained_on: pooled grids of photos that the model was trained on, (photos, channels).
-        pooled: likewise, of other photos.
-        probabilities: of the captions of the other photos.
-        correct: which of these captions are correct.
+        photo: as `fit_photo` returns it.
+        detectors: fitted on other photos than these.
+        described: photos that the model was not trained on.
+        correct: which of their captions are correct.
 
     Returns:
         The estimator, and each caption's confidence by an estimator that was fitted on the other
         four fifths. None where there are too few photos or too few captions of a kind, or where
         the caption's probability alone separates correct from wrong ones as well.
     """
-    components = min(
-        COMPONENTS, len(trained_on) // 4, pooled.shape[1] // 4 if pooled.ndim > 1 else 0
-    )
     enough = min(correct.sum(), (~correct).sum()) >= LEAST_OF_A_KIND
-    if not components or len(pooled) < LEAST_PHOTOS or not enough:
+    if len(described) < LEAST_PHOTOS or not enough:
         return None
-    mean = trained_on.mean(0)
-    directions = np.linalg.svd(trained_on - mean, full_matrices=False)[2][:components]
-    coordinates = min(COORDINATES, components)
-    empty = ConfidenceEstimator(mean, directions, 1.0, np.zeros(1 + OTHER_FEATURES + coordinates))
-    empty = ConfidenceEstimator.from_bytes(empty.to_bytes(), "")  # rounded, as it will be read
-    features = np.stack([empty.features(x, p) for x, p in zip(pooled, probabilities, strict=True)])
-    limit = float(np.quantile(features[:, 1], FAMILIAR_SHARE))
+    empty = ConfidenceEstimator(photo, detectors, np.zeros(1))
+    signs = np.stack([empty.signs(d.pooled, d.words, d.log_probabilities) for d in described])
 
     def fitted(chosen: np.ndarray) -> ConfidenceEstimator:
-        weights = _logistic_regression(features[chosen], correct[chosen])
-        return replace(empty, limit=limit, weights=weights)
+        return replace(empty, weights=_logistic_regression(signs[chosen], correct[chosen]))
 
     # Every fold has the same share of correct captions; otherwise its share shifts its estimates.
-    fold = np.empty(len(pooled), int)
-    fold[np.argsort(correct, kind="stable")] = np.arange(len(pooled)) % FOLDS
-    confidence = np.zeros(len(pooled))
+    fold = np.empty(len(described), int)
+    fold[np.argsort(correct, kind="stable")] = np.arange(len(described)) % FOLDS
+    confidence = np.zeros(len(described))
     for own in range(FOLDS):
         of_others = fitted(fold != own)
         for i in np.flatnonzero(fold == own):
-            confidence[i] = of_others.p_correct(pooled[i], probabilities[i])
+            d = described[int(i)]
+            confidence[i] = of_others.p_correct(d.pooled, d.words, d.log_probabilities)
+    probabilities = np.array([d.probability for d in described])
     if separation(confidence, correct)["auroc"] <= separation(probabilities, correct)["auroc"]:
         return None
-    return fitted(np.ones(len(pooled), bool)), confidence
+    return fitted(np.ones(len(described), bool)), confidence
 
 
 def _logistic_regression(features: np.ndarray, correct: np.ndarray) -> np.ndarray:
@@ -124,19 +176,18 @@ def _logistic_regression(features: np.ndarray, correct: np.ndarray) -> np.ndarra
 
 
 def choose_threshold(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """The confidence that separates correct captions from wrong ones best.
+    """The least confidence at which captions are correct often enough, CONFIDENT_SHARE of them.
 
-    It maximises the share of correct captions above it minus the share of wrong ones above it
-    (Youden 1950). 0 where all captions are correct, or none is.
+    1 where they never are.
     """
-    if correct.all() or not correct.any():
-        return 0.0
-    candidates = np.unique(confidence)
-    gain = [
-        (confidence[correct] >= c).mean() - (confidence[~correct] >= c).mean() for c in candidates
-    ]
+    order = np.argsort(-confidence, kind="stable")
+    shares = np.cumsum(correct[order]) / np.arange(1, len(order) + 1)
+    least = min(len(order), LEAST_OF_A_KIND)
+    enough = np.flatnonzero(shares[least - 1 :] >= CONFIDENT_SHARE)
+    if not len(enough):
+        return 1.0
     # Rounded down, or the caption that it comes from would be below it.
-    return math.floor(1e4 * float(candidates[int(np.argmax(gain))])) / 1e4
+    return math.floor(1e4 * float(confidence[order][least - 1 + enough[-1]])) / 1e4
 
 
 def reliability(
@@ -187,19 +238,40 @@ def _about(scores: np.ndarray, correct: np.ndarray, part: np.ndarray) -> dict[st
     }
 
 
+def describe(captioner: Captioner, photos: Sequence[Photo], beam_size: int) -> list[Described]:
+    """What the model makes of photos.
+
+    Raises:
+        CalibrationError: a photo cannot be read.
+    """
+    described = []
+    for grid in _grids(captioner, photos, "captions"):
+        best = captioner.search(grid, beam_size)[0]
+        described.append(Described(grid.mean((0, 1)), best.words, best.log_probabilities))
+    return described
+
+
+def _grids(captioner: Captioner, photos: Sequence[Photo], name: str) -> Iterator[np.ndarray]:
+    for photo in tqdm(photos, desc=name, unit="photo", disable=None):
+        try:
+            rgb = captioner.preprocessor.load(photo.path)
+        except CaptionerError as error:
+            raise CalibrationError(f"{photo.path}: {error}") from error
+        yield captioner.encode(rgb)
+
+
 def calibrate(
     folder: ModelFolder,
     captioner: Captioner,
     trained_on: Sequence[Photo],
-    photos: Sequence[Photo],
-    probabilities: np.ndarray,
+    described: Sequence[Described],
     correct: np.ndarray,
 ) -> tuple[np.ndarray, ModelFolder]:
     """Fits the confidence and stores it in the model folder.
 
     Args:
         trained_on: photos that the model was trained on.
-        photos: others; `probabilities` of their captions, and which of these are `correct`.
+        described: others, and which of their captions are `correct`.
 
     Returns:
         Each caption's confidence by an estimator fitted on the other photos, since a report on the
@@ -208,21 +280,17 @@ def calibrate(
     Raises:
         CalibrationError: a photo cannot be read.
     """
-
-    def pooled(of: Sequence[Photo]) -> np.ndarray:
-        found = []
-        for photo in tqdm(of, desc="features", unit="photo", disable=None):
-            try:
-                rgb = captioner.preprocessor.load(photo.path)
-            except CaptionerError as error:
-                raise CalibrationError(f"{photo.path}: {error}") from error
-            found.append(captioner.encode(rgb).mean((0, 1)))
-        return np.array(found)
-
     fitted = None
-    if len(photos) >= LEAST_PHOTOS:
-        fitted = fit_confidence(pooled(trained_on), pooled(photos), probabilities, correct)
-    confidence = fitted[1] if fitted else probabilities
+    if len(described) >= LEAST_PHOTOS:
+        tokenizer = folder.tokenizer()
+        pooled = np.stack([grid.mean((0, 1)) for grid in _grids(captioner, trained_on, "words")])
+        drawn = tqdm(range(NON_PHOTOS), desc="no photos", unit="picture", disable=None)
+        others = np.stack([captioner.encode(non_photo(seed)).mean((0, 1)) for seed in drawn])
+        captions = [[tokenizer.encode(c) for c in photo.captions] for photo in trained_on]
+        detectors = fit_detectors(pooled, captions, tokenizer)
+        photo = fit_photo(pooled, others, np.stack([d.pooled for d in described]))
+        fitted = fit_confidence(photo, detectors, described, correct)
+    confidence = fitted[1] if fitted else np.array([d.probability for d in described])
     threshold = choose_threshold(confidence, correct)
     print(f"{'confidence by':<15}{'probability and features' if fitted else 'probability alone'}")
     print(f"{'threshold':<15}{threshold:>8g}")
@@ -241,7 +309,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Calibrates a model on the dev photos, with those for training as the familiar ones.
+    """Calibrates a model on the dev photos; those for training give the word detectors.
 
     Writes `calibration.json` to the model folder: for each collection, how well the confidence
     separates correct captions from wrong ones. There each caption has the confidence that the
@@ -250,7 +318,8 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         CaptionerError: the data, the model or a photo cannot be read, or a photo has one caption.
     """
-    from captioner.captioner import Captioner
+    from captioner.captioner import Captioner, sentence
+    from captioner.engine import Engine
 
     data = read_data(args)
     trained_on, photos = data.of("train"), data.of("dev")
@@ -264,20 +333,18 @@ def main(args: argparse.Namespace) -> int:
             "each other; name other photos with --dev."
         )
     folder = ModelFolder.open(args.model)
-    captioner = Captioner.load(folder.path)
-    captions = []
-    for photo in tqdm(photos, desc="captions", unit="photo", disable=None):
-        try:
-            captions.append(captioner.caption(photo.path, beam_size=args.beam_size))
-        except CaptionerError as error:
-            raise CalibrationError(f"{photo.path}: {error}") from error
-    probabilities = np.array([caption.probability for caption in captions])
+    # Without the calibration that is there: it may be one that cannot be read.
+    captioner = Captioner(Engine(*folder.serving()), folder.tokenizer(), folder.manifest)
+    described = describe(captioner, photos, args.beam_size)
+    probabilities = np.array([made.probability for made in described])
+    vocabulary = folder.tokenizer().words
+    captions = [sentence([vocabulary[word] for word in made.words]) for made in described]
     correct, collections = np.zeros(len(photos), bool), np.array([p.collection for p in photos])
     for name in np.unique(collections):
         own = np.flatnonzero(collections == name)
         references = [photos[i].captions for i in own]
-        correct[own] = is_correct([captions[i].text for i in own], references)
-    confidence, folder = calibrate(folder, captioner, trained_on, photos, probabilities, correct)
+        correct[own] = is_correct([captions[i] for i in own], references)
+    confidence, folder = calibrate(folder, captioner, trained_on, described, correct)
     threshold = folder.manifest.calibration.threshold
     report = {
         name: reliability(confidence[own], probabilities[own], correct[own], threshold)

@@ -27,14 +27,19 @@ without would you your 's n't 're 've 'll 'd 'm
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 
 
+def content_words(tokenizer: Tokenizer) -> list[int]:
+    """Ids of the words that are not function words, most frequent first."""
+    specials = len(Tokenizer.SPECIALS)
+    return [i for i, w in enumerate(tokenizer.words) if i >= specials and w not in FUNCTION_WORDS]
+
+
 def concept_ids(tokenizer: Tokenizer, count: int) -> list[int]:
-    """Ids of the first `count` words that are not function words; the vocabulary is by frequency.
+    """The first `count` of `content_words`.
 
     Raises:
         ValueError: the vocabulary has fewer.
     """
-    specials = len(Tokenizer.SPECIALS)
-    ids = [i for i, w in enumerate(tokenizer.words) if i >= specials and w not in FUNCTION_WORDS]
+    ids = content_words(tokenizer)
     if len(ids) < count:
         raise ValueError(f"the vocabulary has {len(ids)} content words, not {count}")
     return ids[:count]

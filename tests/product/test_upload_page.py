@@ -329,7 +329,7 @@ def test_doubt_and_an_unreachable_relay_are_shown(page: Chromium, api: Api, tmp_
     assert page.texts(".card .verdict") == ["Not sure:"]
     assert page.one(".frame img").get_attribute("alt") == "Not sure: A dog's ball."
     explanation = page.one(".confidence")
-    assert explanation.text == "Unlike the training photos"
+    assert explanation.text == "Does not look like a photo"
     explanation.find_element("tag name", "summary").click()
     assert "percentages are raw model scores" in explanation.text
     assert "will appear on the wall as soon as it can" in page.one("[data-published]").text
@@ -350,7 +350,7 @@ def test_without_a_confidence_no_odds_are_shown(page: Chromium, api: Api, tmp_pa
             "odds",
             "confidence.html",
             {
-                0: "Unlike the training photos",
+                0: "Does not look like a photo",
                 0.0001: "Hardly any caption like this is right",
                 0.049: "Hardly any caption like this is right",
                 0.05: "About 1 in 10 captions like this is right",

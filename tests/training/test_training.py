@@ -16,7 +16,7 @@ import pytest
 import skimage.data
 
 from captioner import Captioner
-from captioner.confidence import ConfidenceEstimator
+from captioner.confidence import SIGNS, ConfidenceEstimator, WordDetectors
 from captioner.model_folder import ModelFolder
 from captioner.pictures.preprocess import Preprocessor
 from captioner.tokenizer import Tokenizer
@@ -250,8 +250,11 @@ def test_what_a_stage_learns_is_averaged_with_what_was_there(data, tmp_path, two
     first = shutil.copytree(two_models[0], tmp_path / "first")
     folder = ModelFolder.open(first)
     channels = folder.manifest.encoder.channels
-    plane = np.eye(2, channels, dtype=np.float32)
-    confidence = ConfidenceEstimator(np.zeros(channels, np.float32), plane, 0.9, np.zeros(5))
+    detectors = WordDetectors.rounded(
+        np.array([5]), np.ones((1, channels)), np.zeros(1), np.full(1, 0.1)
+    )
+    photo = np.zeros(1 + channels, np.float32)
+    confidence = ConfidenceEstimator(photo, detectors, np.zeros(1 + SIGNS))
     folder = folder.with_confidence(0.5, confidence)
     learn = stage("learn", "decoder", epochs=1, keep_last=True)
     weights = []

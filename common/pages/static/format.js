@@ -11,7 +11,7 @@ export function percent(probability) {
 /** How likely a caption is right (0 to 1), as a sentence. */
 export function odds(confidence) {
   const tenths = Math.floor(10 * confidence + 0.5);
-  if (confidence === 0) return "Unlike the training photos";
+  if (confidence === 0) return "Does not look like a photo";
   if (tenths === 0) return "Hardly any caption like this is right";
   if (tenths === 10) return "Nearly all captions like this are right";
   return `About ${tenths} in 10 captions like this ${tenths === 1 ? "is" : "are"} right`;
