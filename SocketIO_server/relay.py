@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -44,6 +46,12 @@ HEARTBEAT = 2.0  # seconds between two heartbeats
 HEARTBEAT_EXPIRES = 15  # seconds after the last one, when others report the relay's work as failed
 RETRY = 1.0  # seconds until the log is read again after that failed
 LOG_LOST = "the log was lost"  # why a viewer was disconnected
+# Seconds after which a client that finds no room may come back: at random, so that those who are
+# sent away together do not come back together.
+BACK_WHEN_FULL = (5, 20)
+BACK_WHEN_STOPPING = (1, 3)
+FULL = "The relay has as many viewers as it can take; it takes others when some have gone."
+STOPPING = "The relay is stopping."
 
 
 @dataclass
@@ -89,6 +97,7 @@ class Relay:
         working: by id, photos that are being captioned, the oldest first.
         last_broadcast: live viewers have the captions up to this number.
         streams: clients of server-sent events, which get what is broadcast.
+        most_clients: that it takes at the same time, but for publishers.
     """
 
     def __init__(self, socketio: SocketIO, store: Store, lock: AbstractContextManager[Any]) -> None:
@@ -103,6 +112,7 @@ class Relay:
         self.working: dict[str, Work] = {}
         self.last_broadcast = 0
         self.streams: set[Listener] = set()
+        self.most_clients = sys.maxsize
         self._name = secrets.token_hex(8)
         self._position = ""  # in the log; "": unknown
         self._trouble = ""  # why the log cannot be followed
@@ -122,13 +132,21 @@ class Relay:
     def why_not_ready(self) -> str | None:
         """A sentence if captions cannot be taken, or broadcast, now."""
         if self.stopping:
-            return "The relay is stopping."
+            return STOPPING
         try:
             self.store.open()
             if self._trouble:  # it may be over
                 self._step()
         except StoreError as error:
             return str(error)
+        return None
+
+    def why_not_another(self) -> tuple[str, int] | None:
+        """A sentence, and seconds to wait, if no further viewer can be taken now."""
+        if self.stopping:
+            return STOPPING, random.randint(*BACK_WHEN_STOPPING)  # noqa: S311
+        if self.sockets.count() + len(self.streams) >= self.most_clients:
+            return FULL, random.randint(*BACK_WHEN_FULL)  # noqa: S311
         return None
 
     def broadcast_now(self) -> None:

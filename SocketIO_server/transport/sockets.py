@@ -47,6 +47,10 @@ class Sockets:
         """A queue that lets other tasks run while one waits for it."""
         return TextQueue(self._server)
 
+    def count(self) -> int:
+        """The connections there are, with those that are only being made."""
+        return len(self._server.eio.sockets)
+
     def is_connected(self, sid: str) -> bool:
         """Whether the client's connect event has been answered."""
         return bool(self._server.manager.is_connected(sid, "/"))
