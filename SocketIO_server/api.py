@@ -223,10 +223,10 @@ class Guard:
         async_modes.send_at_once(environ)
         refusal = self._refusal(environ)
         wait = 0
-        if refusal is None and self._is_new_viewer(environ):
-            if full := self._relay.why_not_another():
-                refusal, wait = (503, "Service Unavailable", full[0]), full[1]
-                self._relay.metrics.turned_away.inc()
+        full = self._relay.why_not_another() if self._is_new_viewer(environ) else None
+        if refusal is None and full is not None:
+            refusal, wait = (503, "Service Unavailable", full[0]), full[1]
+            self._relay.metrics.turned_away.inc()
         if refusal is None:
             return self._app(environ, start)
         body = problem_json(*refusal)

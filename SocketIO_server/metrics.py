@@ -23,7 +23,7 @@ class Metrics:
         )
         self.turned_away = Counter(
             "relay_clients_turned_away",
-            "New clients asked to come back later, since there was no room or the relay was stopping",
+            "New clients asked to come back later: there was no room, or the relay was stopping",
             registry=self.registry,
         )
         self.dropped = Counter(

@@ -255,10 +255,10 @@ class Viewer(Client):
             self.got.extend(bytes(max(0, number + 1 - len(self.got))))
             self.got[number] += 1
             times.append((now, 1000 * (now - self._crowd.due[number])))
-        if found := _SEQ.search(message, max(0, message.rfind(b'"seq"'))):
-            self._last_seq = int(found[1])
-        if self._session and (found := _OFFSET.search(message[-40:])):
-            self._offset = found[1].decode()
+        if seq := _SEQ.search(message, max(0, message.rfind(b'"seq"'))):
+            self._last_seq = int(seq[1])
+        if self._session and (offset := _OFFSET.search(message[-40:])):
+            self._offset = offset[1].decode()
 
     def cut(self) -> None:
         """Break the connection, if there is one: in turns at once, and in silence."""

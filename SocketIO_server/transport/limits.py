@@ -56,6 +56,7 @@ class BoundedSocket(engineio.socket.Socket):
 
     def __init__(self, server: Any, sid: str) -> None:
         super().__init__(server, sid)
+        self.last_ping: float | None = self.last_ping  # when it was sent; None: answered
         self.sent = self.written = 0
         self._handed = 0  # bytes that are being written
         self._lock = threading.Lock()
