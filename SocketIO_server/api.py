@@ -151,7 +151,10 @@ def add_routes(app: flask.Flask, relay: Relay, origins: Origins) -> None:
             return error.get_response()
         headers = {"Content-Type": PROBLEM_TYPE}
         if error.code == 503:
-            headers["Retry-After"] = str(getattr(error, "retry_after", None) or 5)
+            retry_after = getattr(error, "retry_after", None)
+            headers["Retry-After"] = str(retry_after or 5)
+            if retry_after:  # a connection that is kept would take the room of the next to ask
+                headers["Connection"] = "close"
             if flask.request.path == "/api/origin":
                 headers |= ANYONE_MAY_READ
         return problem_json(error.code, error.name, error.description or ""), error.code, headers

@@ -97,6 +97,7 @@ class Relay:
         working: by id, photos that are being captioned, the oldest first.
         last_broadcast: live viewers have the captions up to this number.
         streams: clients of server-sent events, which get what is broadcast.
+        position: in the log, up to which it has broadcast; "": unknown.
         most_clients: that it takes at the same time, but for publishers.
     """
 
@@ -114,7 +115,7 @@ class Relay:
         self.streams: set[Listener] = set()
         self.most_clients = sys.maxsize
         self._name = secrets.token_hex(8)
-        self._position = ""  # in the log; "": unknown
+        self.position = ""
         self._trouble = ""  # why the log cannot be followed
         self._next_heartbeat = 0.0
         self.metrics.waiting.set_function(self.sockets.waiting)
@@ -145,7 +146,7 @@ class Relay:
         """A sentence, and seconds to wait, if no further viewer can be taken now."""
         if self.stopping:
             return STOPPING, random.randint(*BACK_WHEN_STOPPING)  # noqa: S311
-        if self.sockets.count() + len(self.streams) >= self.most_clients:
+        if len(self.clients) + len(self.streams) >= self.most_clients:
             return FULL, random.randint(*BACK_WHEN_FULL)  # noqa: S311
         return None
 
@@ -166,7 +167,7 @@ class Relay:
 
         def once() -> None:
             if not self._step():
-                self.store.wait(self._position, HEARTBEAT)
+                self.store.wait(self.position, HEARTBEAT)
 
         while True:
             if not self._attempt(once):
@@ -189,7 +190,7 @@ class Relay:
         if time.monotonic() >= self._next_heartbeat:
             self._heartbeat()
         with self.lock:
-            if not self._position:
+            if not self.position:
                 self._begin()
             try:
                 found = self.broadcast_changes()
@@ -205,7 +206,7 @@ class Relay:
         beginning = self.store.beginning()
         self.working = beginning.working
         self.last_broadcast = beginning.seq
-        self._position = beginning.position
+        self.position = beginning.position
 
     def broadcast_changes(self) -> bool:
         """Broadcast the next changes; whether there were any. The caller holds the lock.
@@ -213,11 +214,11 @@ class Relay:
         Raises:
             StoreError: the log cannot be read, or has not been taken up yet.
         """
-        if not self._position:
+        if not self.position:
             raise StoreError(self._trouble or "The history has not been opened yet.")
-        changes = self.store.changes(self._position)
+        changes = self.store.changes(self.position)
         for change in changes:
-            self._position = change.position
+            self.position = change.position
             self._apply(change)
         return bool(changes)
 
@@ -251,7 +252,7 @@ class Relay:
 
     def _disconnect_viewers(self) -> None:
         """Cut their connections, and take up the log anew. The caller holds the lock."""
-        self._position = ""
+        self.position = ""
         for sid in [sid for sid, client in self.clients.items() if client.viewer]:
             self.sockets.cut(sid, LOG_LOST)
         for stream in tuple(self.streams):

@@ -36,7 +36,8 @@ log = logging.getLogger("relay")
 
 DRAIN_SECONDS = 5.0  # for what was taken to be answered when the relay stops
 MAX_CONNECTIONS = 8_000
-SPARE = 50  # connections above that, in which everybody else is told when to come back
+SPARE = 200  # connections above that, in which everybody else is told when to come back
+OTHER_FILES = 300  # that the process may have open, with those
 
 
 def main() -> int:
@@ -76,7 +77,7 @@ def main() -> int:
         relay.streams.add(follower)
         follower.start()
     relay.most_clients = limit = raise_connection_limit()
-    most = limit + min(SPARE, limit // 4)
+    most = limit + min(SPARE, limit // 2)
     relay.socketio.start_background_task(_serve, mode, listener, app, most, wake)
     # A full collection of garbage holds up every viewer: for 50 ms by what there is now, which
     # stays, and for 80 ms by each 1,000 connections. By default it comes whenever their number has
@@ -98,8 +99,8 @@ def raise_connection_limit() -> int:
 
     Fewer clients than files: when no file is left, accepting fails and ends the server.
     """
-    files = raise_file_limit(MAX_CONNECTIONS + 100)
-    return max(files - 100, files // 2)
+    files = raise_file_limit(MAX_CONNECTIONS + OTHER_FILES)
+    return max(files - OTHER_FILES, files // 2)
 
 
 _CRASHED = b"\0"  # no signal has this number

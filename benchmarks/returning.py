@@ -56,6 +56,8 @@ class Crowd:
         self.port = port
         self.chance = random.Random(seed)  # noqa: S311
         self.viewers: list[Viewer] = []
+        self.clients: list[Client] = []  # the viewers, and the others
+        self.silent: list[Connection] = []  # that were cut in silence
         self.due: list[float] = []
         self.live: list[tuple[float, float]] = []
         self.later: list[tuple[float, float]] = []
@@ -130,8 +132,10 @@ class Crowd:
 
     def close(self) -> None:
         """Close all connections."""
-        for viewer in self.viewers:
-            viewer.leave()
+        for client in self.clients:
+            client.leave()
+        for connection in self.silent:
+            connection.socket.close()
         self._selector.close()
 
     # What came of it
@@ -151,6 +155,7 @@ class Client:
     def __init__(self, crowd: Crowd) -> None:
         self._crowd = crowd
         self._connection: Connection | None = None
+        crowd.clients.append(self)
 
     def auth(self) -> dict[str, Any]:
         """What it shows to the server."""
@@ -202,6 +207,7 @@ class Client:
             return
         self._crowd.forget(connection)
         if in_silence:
+            self._crowd.silent.append(connection)
             self._crowd.after(SILENT_FOR, connection.socket.close)
             return
         # a reset: what the server has written meanwhile is lost

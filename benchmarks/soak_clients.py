@@ -145,16 +145,17 @@ class Uploaders:
             pause: float | None = 0.0
             while pause is not None and not self._stop.wait(pause):
                 name = f"{photo:04}-{next(self._names):08}.jpg"
+                client = client or Uploader(self._port)
                 try:
-                    client = client or Uploader(self._port)
                     answer = client.post(self._ledger.expected[photo].jpeg, name=name)
                 except (OSError, http.client.HTTPException):
                     self._ledger.count("broken off")
-                    if client is not None:
-                        client.close()
+                    client.close()
                     client, pause = None, chance.uniform(0.5, 1.5)
                 else:
                     pause = self._take(name, *answer, chance)
+        if client is not None:
+            client.close()
 
     def _take(
         self, name: str, status: int, later: str | None, body: bytes, chance: random.Random

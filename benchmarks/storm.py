@@ -75,9 +75,9 @@ def weather(server: Process, number: int, viewers: int, captions: int, pace: flo
 
         crowd.run(is_over, PATIENCE)
         back = time.perf_counter()
-        # Node's viewers never have all; what they have does not depend on when this ends
-        complete = crowd.run(has_all, 2 * pace * captions + 10 if captions else 0)
-        all_have = time.perf_counter()
+        # Node's viewers never have all
+        crowd.run(lambda: has_all() or publisher.is_done, PATIENCE)
+        complete, all_have = has_all(), time.perf_counter()
         crowd.run(lambda: publisher.is_done, PATIENCE)
         crowd.until_quiet(QUIET)
         shares = crowd.shares(captions)

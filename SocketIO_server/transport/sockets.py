@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from engineio.packet import MESSAGE, Packet
 from flask_socketio import SocketIO
+from socketio.packet import EVENT
 
 from SocketIO_server.transport.limits import BoundedSocket
 
@@ -47,10 +49,6 @@ class Sockets:
         """A queue that lets other tasks run while one waits for it."""
         return TextQueue(self._server)
 
-    def count(self) -> int:
-        """The connections there are, with those that are only being made."""
-        return len(self._server.eio.sockets)
-
     def is_connected(self, sid: str) -> bool:
         """Whether the client's connect event has been answered."""
         return bool(self._server.manager.is_connected(sid, "/"))
@@ -68,6 +66,17 @@ class Sockets:
         """A function that returns whether the network has taken all that waits now."""
         marks = [(socket, socket.sent) for socket in self._all()]
         return lambda: all(socket.closed or socket.written >= sent for socket, sent in marks)
+
+    def message(self, event: str, payload: Any) -> Any:
+        """An event, encoded once for all clients to which it is sent; see `send`."""
+        packet = self._server.packet_class(EVENT, data=[event, payload])
+        return Packet(MESSAGE, packet.encode())
+
+    def send(self, sid: str, message: Any) -> None:
+        """Send a `message` to a client, if it is still there."""
+        connection = self._server.manager.eio_sid_from_sid(sid, "/")
+        if connection is not None:
+            self._server._send_eio_packet(connection, message)
 
     def disconnect(self, sid: str) -> None:
         """Say goodbye to a client; python-socketio's then does not connect again."""
