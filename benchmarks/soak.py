@@ -53,8 +53,11 @@ OUTPUT = Path(__file__).with_suffix(".json")
 CORES = 2
 UPLOADERS = 32
 PHOTOS = 512
-KEEP = 3_000  # captions in the history; longer than anybody sleeps
-DISK = 400  # MB
+KEEP = 10_000  # captions in the history; longer than anybody sleeps
+DISK = 900  # MB
+# Seconds after which the disaster comes at the latest: a history that is as long as it may be needs
+# no more room, and would not notice a full disk.
+DISASTER_BY = 900.0
 STAY, COME_AND_GO, SLEEP = 4, 6, 3  # viewers of each kind
 DISASTER = 30.0  # seconds for which the disk is full, and Redis away
 SETTLES = 240.0  # seconds in which all has to have arrived
@@ -69,7 +72,7 @@ class Trouble:
     Args:
         seconds: of the whole part; the last quarter is calm.
         every: seconds between two kills, on average.
-        disaster: what happens once, at two fifths of the time, with its name.
+        disaster: what happens once, at two fifths of the time or sooner, with its name.
         settle: returns when all that was promised has arrived, or after so many seconds.
     """
 
@@ -99,7 +102,7 @@ class Trouble:
 
     def _make_trouble(self) -> None:
         calm = 0.75 * self._seconds
-        disaster = 0.4 * self._seconds
+        disaster = min(0.4 * self._seconds, DISASTER_BY)
         done = False
         while True:
             pause = self._every * self._chance.uniform(0.5, 1.5)
@@ -283,7 +286,9 @@ def goals(parts: dict[str, dict[str, Any]]) -> list[Goal]:
             "0",
             str(total("lost")),
             total("lost") == 0 and not any(of["failure"] for of in parts.values()),
-            f"{total('shown, but not answered')} more were shown whose upload broke off",
+            f"{total('shown, but not answered')} more were shown whose upload broke off; "
+            f"{total('servers said that the disk is full')} times a server said that the disk "
+            "is full",
         ),
         Goal(
             "captions that came twice, out of order, or after a gap",

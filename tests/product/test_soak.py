@@ -140,7 +140,8 @@ def part(**fields: Any) -> dict[str, Any]:
     return {
         "minutes": 40.0, "uploads answered with a caption": 100, "shown, but not answered": 1,
         "viewers that stay": 7, "lost": 0, "twice": 0, "out of order": 0, "gaps and resets": 0,
-        "wrong captions or pictures": 0, "counts": {}, "kills": {"relay": 2}, "failure": "",
+        "wrong captions or pictures": 0, "servers said that the disk is full": 2, "counts": {},
+        "kills": {"relay": 2}, "failure": "",
         "memory in the calm quarter": {
             "relay": {"peak, MB": 100.0, "growth, MB a minute": 0.5, "minutes": 9},
         },
