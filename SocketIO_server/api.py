@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
+from urllib.parse import parse_qs
 
 import flask
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -28,6 +30,11 @@ REFUSED_ORIGIN = (
     "The relay refuses pages of {}; if this page is yours, add that address to RELAY_ORIGINS, or "
     "set APP2_PUBLIC_URL to the page's address, and start the relay again."
 )
+
+ANYONE_MAY_READ = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "Retry-After",
+}
 
 WSGIApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -58,13 +65,15 @@ def add_routes(app: flask.Flask, relay: Relay, origins: Origins) -> None:
     def origin() -> flask.Response:
         """Whether the page that asks may connect, in words for its reader.
 
-        Every page may read this answer: a browser does not show a page why it was refused.
+        Every page may read this answer: a browser does not show a page why it was refused. When
+        there is no room, it says in Retry-After when there may be.
         """
+        _turn_away(relay)
         asking = flask.request.headers.get("Origin")
         allowed = asking is None or origins.allows(asking)
         sentence = "" if allowed else REFUSED_ORIGIN.format(asking[:200] if asking else "")
         response = flask.jsonify(allowed=allowed, error=sentence)
-        response.headers["Access-Control-Allow-Origin"] = "*"
+        response.headers.update(ANYONE_MAY_READ)
         return response
 
     @app.get("/metrics")
@@ -115,6 +124,7 @@ def add_routes(app: flask.Flask, relay: Relay, origins: Origins) -> None:
         given = flask.request.headers.get("Last-Event-ID") or flask.request.args.get("after")
         if given is not None and not (given.isascii() and given.isdecimal() and len(given) <= 15):
             raise BadRequest("Last-Event-ID must be the number of a caption.")
+        _turn_away(relay)
         text = EventStream(relay).text(None if given is None else int(given))
         try:
             first = next(text)  # so that it fails, if it does, before the answer begins
@@ -141,8 +151,19 @@ def add_routes(app: flask.Flask, relay: Relay, origins: Origins) -> None:
             return error.get_response()
         headers = {"Content-Type": PROBLEM_TYPE}
         if error.code == 503:
-            headers["Retry-After"] = "5"
+            retry_after = getattr(error, "retry_after", None)
+            headers["Retry-After"] = str(retry_after or 5)
+            if retry_after:  # a connection that is kept would take the room of the next to ask
+                headers["Connection"] = "close"
+            if flask.request.path == "/api/origin":
+                headers |= ANYONE_MAY_READ
         return problem_json(error.code, error.name, error.description or ""), error.code, headers
+
+
+def _turn_away(relay: Relay) -> None:
+    """Raises ServiceUnavailable, with Retry-After, if no further viewer can be taken now."""
+    if full := relay.why_not_another():
+        raise ServiceUnavailable(full[0], retry_after=full[1])
 
 
 def _whole_number(name: str, default: int, least: int) -> int:
@@ -182,14 +203,18 @@ class Guard:
       a megabyte a viewer, and one compression a message and viewer.
     - Answers to this machine's names and to addresses only (`answers_to`). Otherwise a page whose
       own name resolves to this machine (DNS rebinding) would pass as one of the relay's.
+    - Turns new viewers away, with Retry-After, while the relay is full or stopping. Publishers get
+      in: they show the token, as a bearer token, before there is a connection.
     - Refuses bodies that are too large, or come without their size, before they are read.
     - Refuses incomplete WebSocket handshakes, on which the libraries fail, and those of drafts
       before RFC 6455, for which they have no size limit.
     """
 
-    def __init__(self, app: WSGIApp, settings: Settings) -> None:
+    def __init__(self, app: WSGIApp, settings: Settings, relay: Relay, token: str) -> None:
         self._app = app
         self._settings = settings
+        self._relay = relay
+        self._bearer = f"Bearer {token}".encode() if token else b""
 
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
@@ -200,6 +225,11 @@ class Guard:
         environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
         async_modes.send_at_once(environ)
         refusal = self._refusal(environ)
+        wait = 0
+        full = self._relay.why_not_another() if self._is_new_viewer(environ) else None
+        if refusal is None and full is not None:
+            refusal, wait = (503, "Service Unavailable", full[0]), full[1]
+            self._relay.metrics.turned_away.inc()
         if refusal is None:
             return self._app(environ, start)
         body = problem_json(*refusal)
@@ -207,10 +237,21 @@ class Guard:
             ("Content-Type", PROBLEM_TYPE),
             ("Content-Length", str(len(body))),
             ("Connection", "close"),  # there may be a body that is not going to be read
-            ("Access-Control-Allow-Origin", "*"),  # so that a page can say why
+            *ANYONE_MAY_READ.items(),  # so that a page can say why
         ]
+        if wait:
+            headers.append(("Retry-After", str(wait)))
         start(f"{refusal[0]} {refusal[1]}", headers)
         return [body]
+
+    def _is_new_viewer(self, environ: dict[str, Any]) -> bool:
+        """Whether a request begins a Socket.IO session, and not with the token of publishers."""
+        if not environ.get("PATH_INFO", "").startswith("/socket.io/"):
+            return False
+        if "sid" in parse_qs(environ.get("QUERY_STRING", "")):
+            return False
+        shown = environ.get("HTTP_AUTHORIZATION", "").encode(errors="replace")
+        return not (self._bearer and hmac.compare_digest(shown, self._bearer))
 
     def _refusal(self, environ: dict[str, Any]) -> tuple[int, str, str] | None:
         """Status, title and sentence if the request is refused."""

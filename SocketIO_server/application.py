@@ -14,10 +14,11 @@ from SocketIO_server.connections import Connections
 from SocketIO_server.log_filter import library_log
 from SocketIO_server.messages import MAX_MESSAGE
 from SocketIO_server.publishing import Publishing
-from SocketIO_server.relay import Relay
+from SocketIO_server.relay import LIVE, Relay
 from SocketIO_server.stores import make_store
 from SocketIO_server.transport.async_modes import make_lock
 from SocketIO_server.transport.limits import BoundedPacket
+from SocketIO_server.transport.rooms import Rooms
 
 
 def create_app(settings: Settings) -> flask.Flask:
@@ -41,17 +42,24 @@ def create_app(settings: Settings) -> flask.Flask:
         cors_credentials=False,  # there are no cookies
         manage_session=False,
         serializer=BoundedPacket,
+        client_manager=Rooms(LIVE),
         logger=library_log(),
         engineio_logger=library_log(),
     )
     relay = Relay(
         socketio, make_store(settings, socketio.sleep), make_lock(settings.relay_async_mode)
     )
-    Connections(relay, publisher_token(settings)).register()
+    token = publisher_token(settings)
+    Connections(relay, token).register()
     Publishing(relay).register()
     add_routes(app, relay, origins)
+    # Flask-SocketIO takes these requests before Flask does. But it makes a request context of them
+    # for each event, and an address without a route costs an exception, whose frames stay in memory
+    # until the next full collection.
+    app.add_url_rule("/socket.io/", "polling", flask.Response, methods=["GET", "POST"])
+    app.add_url_rule("/socket.io/", "websocket", flask.Response, websocket=True)
     app.wsgi_app = BehindProxies(  # type: ignore[method-assign]
-        Guard(app.wsgi_app, settings),
+        Guard(app.wsgi_app, settings, relay, token),
         settings.captioner_trusted_proxies,
         settings.relay_public_url,
     )

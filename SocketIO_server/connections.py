@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 import flask
 from flask_socketio import ConnectionRefusedError as Refused
@@ -69,6 +69,22 @@ def admit(auth: Any, token: str) -> Credentials:
     return Credentials(bool(shown), viewer, last_seq)
 
 
+class Piece(NamedTuple):
+    """A part of the history.
+
+    Attributes:
+        message: the event `history`, encoded.
+        end: the number of its last caption.
+        more: whether other pieces follow.
+        missed: captions that were to come before it, and have left the history.
+    """
+
+    message: Any
+    end: int
+    more: bool
+    missed: int
+
+
 class Connections:
     """The handlers of the events `connect`, `disconnect` and `hello`.
 
@@ -82,6 +98,9 @@ class Connections:
         self._token = token
         # until when reading the history is not tried again for viewers, and why
         self._unreadable = (0.0, "")
+        # The last piece of history, and what it answers: when the relay is started again, its
+        # viewers come back together, and most of them miss the same.
+        self._last_piece: tuple[tuple[Any, ...], Piece] | None = None
 
     def register(self) -> None:
         """Register the handlers with the relay's server."""
@@ -157,15 +176,16 @@ class Connections:
         while more and sid in relay.clients:
             with relay.lock:
                 try:
-                    piece, position, more = self._read(position, last_seq)
+                    message, position, more, missed = self._read(position, last_seq)
                 except StoreError as error:
-                    piece = {"captions": [], "error": str(error)}
                     if not failure:  # once is enough
-                        self._send("history", {**piece, "more": False}, sid)
+                        answer = {"captions": [], "error": str(error), "more": False}
+                        self._send("history", answer, sid)
                     failure = str(error)
                 else:
                     failure = ""
-                    self._send("history", {**piece, "more": more}, sid)
+                    relay.metrics.missed.inc(missed)
+                    sockets.send(sid, message)
                     if not more:
                         self._go_live(sid)
             if failure:
@@ -173,21 +193,29 @@ class Connections:
             while more and sid in relay.clients and sockets.waiting_for(sid) > PIECE_BYTES:
                 relay.socketio.sleep(0.02)
 
-    def _read(self, position: int | None, last_seq: int | None) -> tuple[dict[str, Any], int, bool]:
+    def _read(self, position: int | None, last_seq: int | None) -> Piece:
         """`_piece`, but not soon after it has failed: many may wait, and each try may take long."""
         until, sentence = self._unreadable
         if time.monotonic() < until:
             raise StoreError(sentence)
         try:
-            return self._piece(position, last_seq)
+            if position is None:
+                # It may come from another relay, and have more than this one has broadcast.
+                while self._relay.broadcast_changes() and (
+                    (last_seq or 0) > self._relay.last_broadcast
+                ):
+                    pass
+            # with the last number, in case the file was removed, which is in no log
+            asked = (position, last_seq, self._relay.position, self._relay.store.last_seq())
+            if self._last_piece is None or self._last_piece[0] != asked:
+                self._last_piece = asked, self._piece(position, last_seq)
+            return self._last_piece[1]
         except StoreError as error:
             self._unreadable = (time.monotonic() + READ_AGAIN_AFTER, str(error))
             raise
 
-    def _piece(
-        self, position: int | None, last_seq: int | None
-    ) -> tuple[dict[str, Any], int, bool]:
-        """The piece of history after `position`, where it ends, and whether there are more.
+    def _piece(self, position: int | None, last_seq: int | None) -> Piece:
+        """The piece of history after `position`.
 
         It ends with the last caption that this relay has broadcast: later ones come live. The first
         piece (no `position` yet) also has what a viewer that was away has to change: the events
@@ -196,16 +224,14 @@ class Connections:
         """
         relay, store = self._relay, self._relay.store
         first: dict[str, Any] = {}
+        missed = 0
         if position is None:
             seen = last_seq or 0
-            # It may come from another relay, and have more than this one has broadcast.
-            while relay.broadcast_changes() and seen > relay.last_broadcast:
-                pass
             reset = seen > store.last_seq()
             position = store.before_last(PIECE) if last_seq is None or reset else seen
             seen = 0 if reset else seen
             if seen:
-                relay.metrics.missed.inc(max(0, store.oldest_seq() - 1 - seen))
+                missed = max(0, store.oldest_seq() - 1 - seen)
             first = {
                 "reset": reset,
                 "forgotten": store.forgotten(seen) if seen else [],
@@ -215,7 +241,8 @@ class Connections:
         if captions and captions[-1]["seq"] > relay.last_broadcast:
             captions, more = [c for c in captions if c["seq"] <= relay.last_broadcast], False
         end = captions[-1]["seq"] if captions else position
-        return {"captions": captions, **first}, end, more
+        history = {"captions": captions, **first, "more": more}
+        return Piece(relay.sockets.message("history", history), end, more, missed)
 
     def _go_live(self, sid: str) -> None:
         relay = self._relay

@@ -21,6 +21,11 @@ class Metrics:
         self.refused = Counter(
             "relay_connections_refused", "Connections refused", registry=self.registry
         )
+        self.turned_away = Counter(
+            "relay_clients_turned_away",
+            "New clients asked to come back later: there was no room, or the relay was stopping",
+            registry=self.registry,
+        )
         self.dropped = Counter(
             "relay_clients_dropped",
             "Clients cut off since they did not take what waited for them",

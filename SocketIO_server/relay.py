@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -44,6 +46,12 @@ HEARTBEAT = 2.0  # seconds between two heartbeats
 HEARTBEAT_EXPIRES = 15  # seconds after the last one, when others report the relay's work as failed
 RETRY = 1.0  # seconds until the log is read again after that failed
 LOG_LOST = "the log was lost"  # why a viewer was disconnected
+# Seconds after which a client that finds no room may come back: at random, so that those who are
+# sent away together do not come back together.
+BACK_WHEN_FULL = (5, 20)
+BACK_WHEN_STOPPING = (1, 3)
+FULL = "The relay has as many viewers as it can take; it takes others when some have gone."
+STOPPING = "The relay is stopping."
 
 
 @dataclass
@@ -89,6 +97,8 @@ class Relay:
         working: by id, photos that are being captioned, the oldest first.
         last_broadcast: live viewers have the captions up to this number.
         streams: clients of server-sent events, which get what is broadcast.
+        position: in the log, up to which it has broadcast; "": unknown.
+        most_clients: that it takes at the same time, but for publishers.
     """
 
     def __init__(self, socketio: SocketIO, store: Store, lock: AbstractContextManager[Any]) -> None:
@@ -103,8 +113,9 @@ class Relay:
         self.working: dict[str, Work] = {}
         self.last_broadcast = 0
         self.streams: set[Listener] = set()
+        self.most_clients = sys.maxsize
         self._name = secrets.token_hex(8)
-        self._position = ""  # in the log; "": unknown
+        self.position = ""
         self._trouble = ""  # why the log cannot be followed
         self._next_heartbeat = 0.0
         self.metrics.waiting.set_function(self.sockets.waiting)
@@ -122,13 +133,21 @@ class Relay:
     def why_not_ready(self) -> str | None:
         """A sentence if captions cannot be taken, or broadcast, now."""
         if self.stopping:
-            return "The relay is stopping."
+            return STOPPING
         try:
             self.store.open()
             if self._trouble:  # it may be over
                 self._step()
         except StoreError as error:
             return str(error)
+        return None
+
+    def why_not_another(self) -> tuple[str, int] | None:
+        """A sentence, and seconds to wait, if no further viewer can be taken now."""
+        if self.stopping:
+            return STOPPING, random.randint(*BACK_WHEN_STOPPING)  # noqa: S311
+        if len(self.clients) + len(self.streams) >= self.most_clients:
+            return FULL, random.randint(*BACK_WHEN_FULL)  # noqa: S311
         return None
 
     def broadcast_now(self) -> None:
@@ -148,7 +167,7 @@ class Relay:
 
         def once() -> None:
             if not self._step():
-                self.store.wait(self._position, HEARTBEAT)
+                self.store.wait(self.position, HEARTBEAT)
 
         while True:
             if not self._attempt(once):
@@ -171,7 +190,7 @@ class Relay:
         if time.monotonic() >= self._next_heartbeat:
             self._heartbeat()
         with self.lock:
-            if not self._position:
+            if not self.position:
                 self._begin()
             try:
                 found = self.broadcast_changes()
@@ -187,7 +206,7 @@ class Relay:
         beginning = self.store.beginning()
         self.working = beginning.working
         self.last_broadcast = beginning.seq
-        self._position = beginning.position
+        self.position = beginning.position
 
     def broadcast_changes(self) -> bool:
         """Broadcast the next changes; whether there were any. The caller holds the lock.
@@ -195,11 +214,11 @@ class Relay:
         Raises:
             StoreError: the log cannot be read, or has not been taken up yet.
         """
-        if not self._position:
+        if not self.position:
             raise StoreError(self._trouble or "The history has not been opened yet.")
-        changes = self.store.changes(self._position)
+        changes = self.store.changes(self.position)
         for change in changes:
-            self._position = change.position
+            self.position = change.position
             self._apply(change)
         return bool(changes)
 
@@ -233,7 +252,7 @@ class Relay:
 
     def _disconnect_viewers(self) -> None:
         """Cut their connections, and take up the log anew. The caller holds the lock."""
-        self._position = ""
+        self.position = ""
         for sid in [sid for sid, client in self.clients.items() if client.viewer]:
             self.sockets.cut(sid, LOG_LOST)
         for stream in tuple(self.streams):

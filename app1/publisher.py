@@ -94,7 +94,9 @@ class RelayConnection:
         try:
             # "viewer": what others publish is not for us
             auth = {"viewer": False, **({"token": token} if token else {})}
-            self._client.connect(url, auth=auth, wait_timeout=5)
+            # in a header too: a relay that is full of viewers still takes publishers
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            self._client.connect(url, headers, auth, wait_timeout=5)
             if not self.alive:
                 raise ConnectionError("the connection broke")
         except (SocketIOError, OSError, ValueError) as error:

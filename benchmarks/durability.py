@@ -16,6 +16,7 @@ import os
 import statistics
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,8 +49,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     folder = arguments.folder or Path(__file__).resolve().parent
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".durability-") as place:
-        milliseconds = in_turns(ways(Path(place)), arguments.turns)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".durability-") as place, ExitStack() as s:
+        milliseconds = in_turns(ways(Path(place), s), arguments.turns)
     median = {name: statistics.median(values) for name, values in milliseconds.items()}
     write(
         arguments.output,
@@ -66,11 +67,15 @@ def main() -> None:
     )
 
 
-def ways(folder: Path) -> dict[str, Way]:
-    """A caption put into outbox and history in either way, and plainly written and synced."""
+def ways(folder: Path, stack: ExitStack) -> dict[str, Way]:
+    """A caption put into outbox and history in either way, and plainly written and synced.
+
+    Args:
+        stack: closes the files.
+    """
     numbers = itertools.count()
     picture = b"\xff\xd8\xff" + os.urandom(THUMBNAIL_BYTES - 3)
-    plain = (folder / "plain").open("ab", buffering=0)
+    plain = stack.enter_context((folder / "plain").open("ab", buffering=0))
 
     def payload() -> dict[str, Any]:
         text = "A brown dog runs on the green grass ."
@@ -81,9 +86,11 @@ def ways(folder: Path) -> dict[str, Way]:
         os.fsync(plain.fileno())
 
     def into(outbox: Outbox) -> Way:
+        stack.callback(outbox.close)
         return Way(lambda: outbox.add("predict", payload()), CALLS)
 
     def kept_in(store: SqliteStore) -> Way:
+        stack.callback(store.close)
         return Way(lambda: store.append(messages.predict(payload())), CALLS)
 
     def store(name: str) -> SqliteStore:

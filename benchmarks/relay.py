@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -57,39 +58,84 @@ class Running(NamedTuple):
     storing: Callable[[], float]
 
 
+class Reference:
+    """Node's server, from npm; ready when this returns.
+
+    Args:
+        arguments: of `server.js`, after its port.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        self._program = _program("node")
+        if not (NODE / "node_modules" / "socket.io").is_dir():
+            options = ["--no-package-lock", "--no-audit", "--no-fund", "--silent"]
+            subprocess.run([_program("npm"), "install", *options], cwd=NODE, check=True)
+        self.port = free_port()
+        self._arguments = arguments
+        self.start()
+
+    def start(self) -> None:
+        """Start it, again after an end, at the same port; until it is ready."""
+        command = [self._program, "server.js", str(self.port), *self._arguments]
+        self.process = subprocess.Popen(command, cwd=NODE, stdout=subprocess.PIPE)
+        assert self.process.stdout is not None  # noqa: S101
+        if self.process.stdout.readline().strip() != b"ready":
+            raise RuntimeError("The reference server has not started.")
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """By a signal."""
+        self.process.send_signal(number)
+        self.process.wait()
+        assert self.process.stdout is not None  # noqa: S101
+        self.process.stdout.close()
+
+
 @contextmanager
-def reference() -> Iterator[Running]:
-    """Node's server, from npm."""
-    node = _program("node")
-    if not (NODE / "node_modules" / "socket.io").is_dir():
-        options = ["--no-package-lock", "--no-audit", "--no-fund", "--silent"]
-        subprocess.run([_program("npm"), "install", *options], cwd=NODE, check=True)
-    port = free_port()
-    command = [node, "server.js", str(port)]
-    with subprocess.Popen(command, cwd=NODE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None  # noqa: S101
-        try:
-            if process.stdout.readline().strip() != b"ready":
-                raise RuntimeError("The reference server has not started.")
-            yield Running(process.pid, port, lambda: 0.0)
-        finally:
-            process.terminate()
+def reference(*arguments: str) -> Iterator[Running]:
+    """Node's server."""
+    server = Reference(*arguments)
+    try:
+        yield Running(server.process.pid, server.port, lambda: 0.0)
+    finally:
+        server.end()
+
+
+class OurRelay:
+    """The relay, with its history in a folder; ready when this returns."""
+
+    def __init__(self, state: Path, mode: str = DEFAULT) -> None:
+        self.server = Server("relay", settings(state, RELAY_ASYNC_MODE=mode, RELAY_TOKEN=TOKEN))
+        self.port = self.server.port
+        self.server.wait_ready(PATIENCE)
+
+    @property
+    def process(self) -> subprocess.Popen[str]:
+        return self.server.process
+
+    def start(self) -> None:
+        """Start it again after an end, at the same port; until it is ready."""
+        self.server.start()
+        self.server.wait_ready(PATIENCE)
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """By a signal."""
+        self.process.send_signal(number)
+        self.server.wait_ended()
 
 
 @contextmanager
 def relay(mode: str, memory: Path | None = None) -> Iterator[Running]:
     """The relay with an empty history, on the disk of temporary files or in `memory`."""
     with tempfile.TemporaryDirectory(dir=memory, prefix="relay-") as state:
-        server = Server("relay", settings(Path(state), RELAY_ASYNC_MODE=mode, RELAY_TOKEN=TOKEN))
+        ours = OurRelay(Path(state), mode)
 
         def storing() -> float:
-            return 1000 * server.metric("relay_storing_seconds_sum")
+            return 1000 * ours.server.metric("relay_storing_seconds_sum")
 
         try:
-            server.wait_ready(PATIENCE)
-            yield Running(server.process.pid, server.port, storing)
+            yield Running(ours.process.pid, ours.port, storing)
         finally:
-            server.stop()
+            ours.end()
 
 
 def _program(name: str) -> str:

@@ -14,6 +14,7 @@ import argparse
 import base64
 import json
 import os
+import re
 import selectors
 import socket
 import struct
@@ -29,28 +30,67 @@ PATIENCE = 60.0  # seconds without a prediction after which those that are missi
 _buffer = memoryview(bytearray(1 << 18))
 
 
-class Connection:
-    """A Socket.IO client on a WebSocket, connected when this returns."""
+class TurnedAwayError(ConnectionError):
+    """The server has no room now.
 
-    def __init__(self, port: int, auth: dict[str, Any]) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    Attributes:
+        retry_after: seconds after which it may have.
+    """
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("The server has no room now.")
+        self.retry_after = retry_after
+
+
+class Connection:
+    """A Socket.IO client on a WebSocket, connected when this returns.
+
+    Args:
+        waits: False: it is only being connected when this returns. The socket never waits then;
+            `ask` comes next, when it can be written to.
+    """
+
+    def __init__(self, port: int, auth: dict[str, Any], waits: bool = True) -> None:
+        self.socket = socket.socket()
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.settimeout(PATIENCE if waits else 0)
+        self._port = port
+        self._auth = json.dumps(auth)
         self._rest = b""  # of a message whose end has not arrived yet
+        self._is_open = False
         self.received = 0  # predictions
+        if not waits:
+            self.socket.connect_ex(("127.0.0.1", port))
+            return
+        self.socket.connect(("127.0.0.1", port))
+        self.ask()
+        while not self._is_open:
+            self._rest += self._receive()
+            self._read_head()
+
+    def ask(self) -> None:
+        """Ask for the WebSocket, once there is a connection."""
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall(
-            f"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+            "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\n"
+            f"Host: 127.0.0.1:{self._port}\r\n"
             "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
             f"Sec-WebSocket-Key: {key}\r\n"
             "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n".encode()  # as browsers do
         )
-        head = b""
-        while b"\r\n\r\n" not in head:
-            head += self._receive()
-        head, _, self._rest = head.partition(b"\r\n\r\n")
+
+    def _read_head(self) -> None:
+        """Connect, if the answer to the handshake has come whole."""
+        head, end, rest = self._rest.partition(b"\r\n\r\n")
+        if not end:
+            return
+        if later := re.search(rb"\r\nretry-after: (\d+)", head, re.IGNORECASE):
+            raise TurnedAwayError(int(later[1]))
         if b" 101 " not in head or b"permessage-deflate" in head:
             raise ConnectionError(head.decode(errors="replace"))
-        self.send("40" + json.dumps(auth))
+        self._rest = rest
+        self._is_open = True
+        self.send("40" + self._auth)
 
     def _receive(self) -> bytes:
         count = self.socket.recv_into(_buffer)
@@ -60,7 +100,12 @@ class Connection:
 
     def messages(self) -> list[bytes]:
         """The messages that have come whole, after one read; pings are answered."""
-        data, found, position = self._rest + self._receive(), [], 0
+        self._rest += self._receive()
+        if not self._is_open:
+            self._read_head()
+            if not self._is_open:
+                return []
+        data, found, position = self._rest, [], 0
         while len(data) >= position + 2:
             length, start = data[position + 1], position + 2
             if length == 126:

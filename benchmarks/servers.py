@@ -30,17 +30,17 @@ def settings(state: Path, **more: str) -> dict[str, str]:
 class Uploader:
     """One client of app1, over one connection."""
 
-    _HEAD = (
-        b'--benchmark\r\nContent-Disposition: form-data; name="image"; filename="photo.jpg"\r\n\r\n'
-    )
+    _HEAD = '--benchmark\r\nContent-Disposition: form-data; name="image"; filename="%s"\r\n\r\n'
     _HEADERS = {"Content-Type": "multipart/form-data; boundary=benchmark"}  # noqa: RUF012
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
 
-    def post(self, jpeg: bytes, path: str = "/api/captions") -> tuple[int, str | None, bytes]:
+    def post(
+        self, jpeg: bytes, path: str = "/api/captions", name: str = "photo.jpg"
+    ) -> tuple[int, str | None, bytes]:
         """Status, Retry-After and body of the answer to a form with this photo."""
-        body = self._HEAD + jpeg + b"\r\n--benchmark--\r\n"
+        body = (self._HEAD % name).encode() + jpeg + b"\r\n--benchmark--\r\n"
         self._connection.request("POST", path, body, self._HEADERS)
         answer = self._connection.getresponse()
         return answer.status, answer.headers["Retry-After"], answer.read()

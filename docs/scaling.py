@@ -25,13 +25,13 @@ def table(results: Mapping[str, Result]) -> str:
     """What one machine bears, in Markdown.
 
     Args:
-        results: the contents of `serving.json` and `relay.json`, by these names without ending.
+        results: the contents of the result files of ROWS, by these names.
     """
     lines = ["| one machine, all three servers | measured | file |", "|---|---|---|"]
-    for name, row_of in (("serving", _serving), ("relay", _relay)):
+    for name, rows_of in ROWS.items():
         link = f"[{name}](../benchmarks/{name}.json)"
-        lines += [f"| {what} | {measured} | {link} |" for what, measured in row_of(results[name])]
-    machines = {_machine(results[name]) for name in ("serving", "relay")}
+        lines += [f"| {what} | {measured} | {link} |" for what, measured in rows_of(results[name])]
+    machines = {_machine(results[name]) for name in ROWS}
     return "\n".join([*lines, "", f"Measured on {'; and on '.join(sorted(machines))}."])
 
 
@@ -129,6 +129,63 @@ def _relay(result: Result) -> list[tuple[str, str]]:
     ]
 
 
+def _crowd(result: Result) -> list[tuple[str, str]]:
+    medians = result["medians of the rounds, by viewers"]
+    ours, node = medians["eventlet"], medians["node"]
+    return [
+        (
+            f"memory, relay, each of {int(viewers):,} viewers (Node.js)",
+            f"{ours[viewers]['kB a connection']:.0f} kB "
+            f"({node[viewers]['kB a connection']:.0f} kB)",
+        )
+        for viewers in ours
+    ]
+
+
+def _storm(result: Result) -> list[tuple[str, str]]:
+    killed = result["storms"]["relay, killed"]
+    return [
+        (
+            f"the relay is killed with {result['viewers']:,} viewers and started again: all have "
+            "everything",
+            f"after {killed['all have everything, seconds after the start']:.1f} s",
+        )
+    ]
+
+
+def _drops(result: Result) -> list[tuple[str, str]]:
+    ours, node = result["servers"]["relay"], result["servers"]["Node.js socket.io"]
+    every = result["seconds from cut to cut of a viewer, on average"]
+    share = "share of the captions, all viewers"
+    return [
+        (
+            f"each viewer's connection is cut every {every:g} s: captions that arrive (Node.js)",
+            f"{100 * ours[share]:.1f} % ({100 * node[share]:.1f} %)",
+        )
+    ]
+
+
+def _soak(result: Result) -> list[tuple[str, str]]:
+    parts = result["parts"].values()
+    minutes = sum(part["minutes"] for part in parts)
+    kills = sum(sum(part["kills"].values()) for part in parts)
+    answered = sum(part["uploads answered with a caption"] for part in parts)
+    lost, twice = (sum(part[key] for part in parts) for key in ("lost", "twice"))
+    return [
+        (
+            f"{minutes:.0f} minutes with {kills} kills, a full disk and Redis away: captions lost, "
+            "and shown twice",
+            f"{lost} and {twice} of {answered:,}",
+        )
+    ]
+
+
+ROWS = {
+    "serving": _serving, "relay": _relay, "crowd": _crowd, "storm": _storm, "drops": _drops,
+    "soak": _soak,
+}  # fmt: skip
+
+
 def _machine(result: Result, shared: str = "which the clients of the benchmark share, ") -> str:
     machine = result["machine"]
     return (
@@ -140,7 +197,7 @@ def _machine(result: Result, shared: str = "which the clients of the benchmark s
 def main() -> None:
     results = {
         name: json.loads((BENCHMARKS / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("serving", "relay", "cluster", "captions")
+        for name in (*ROWS, "cluster", "captions")
     }
     page = FOLDER / "scaling.md"
     text = page.read_text(encoding="utf-8")

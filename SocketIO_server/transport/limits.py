@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
 import socket
 import threading
+import time
+from collections import deque
 from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs
@@ -13,7 +16,12 @@ from urllib.parse import parse_qs
 import engineio
 import engineio.socket
 import socketio
+from engineio.exceptions import SocketIsClosedError
+from engineio.packet import PING
+from engineio.packet import Packet as EnginePacket
 from socketio.packet import Packet
+
+log = logging.getLogger("relay")
 
 MAX_ATTACHMENTS = 1  # a thumbnail as bytes
 # Bytes that may wait for one client. In bytes, since one message has from a hundred of them to half
@@ -23,7 +31,12 @@ TOO_SLOW = "too slow"  # why a client was disconnected
 
 
 class BoundedPacket(Packet):
-    """A Socket.IO packet with few attachments; the library lets a client announce 10^10."""
+    """A Socket.IO packet with few attachments; the library lets a client announce 10^10.
+
+    What the relay sends has none at all, so it is not searched for bytes.
+    """
+
+    uses_binary_events = False
 
     def decode(self, encoded_packet: Any) -> int:
         """Raises ValueError, at which the library drops the packet."""
@@ -43,6 +56,7 @@ class BoundedSocket(engineio.socket.Socket):
 
     def __init__(self, server: Any, sid: str) -> None:
         super().__init__(server, sid)
+        self.last_ping: float | None = self.last_ping  # when it was sent; None: answered
         self.sent = self.written = 0
         self._handed = 0  # bytes that are being written
         self._lock = threading.Lock()
@@ -72,6 +86,21 @@ class BoundedSocket(engineio.socket.Socket):
             super().receive(pkt)
         finally:
             self.server.sleep(0)
+
+    def schedule_ping(self) -> None:
+        """Have a ping sent after the server's interval, unless one is on its way.
+
+        engineio starts a task for each ping, which then sleeps: some 10 kB a client, all the time.
+        """
+        if self.last_ping:
+            self.last_ping = None
+            self.server.pings.add(self)
+
+    def ping(self) -> None:
+        """Send a ping now; from now on the client has the server's `ping_timeout` to answer."""
+        if not self.closing and not self.closed:
+            self.last_ping = time.time()
+            self.send(EnginePacket(PING))
 
     def poll(self) -> list[Any]:
         """Wait for packets to write. The caller has written those that it got before."""
@@ -116,8 +145,47 @@ def _size(packet: Any) -> int:
     return len(data) if isinstance(data, (str, bytes)) else 0
 
 
+class Pings:
+    """The clients that get a ping next, and the one task that sends all of them.
+
+    Each waits equally long, so they are in order.
+    """
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self._due: deque[tuple[float, BoundedSocket]] = deque()
+        self._begun = threading.Lock()
+
+    def add(self, client: BoundedSocket) -> None:
+        """Have a ping sent to this client after the server's interval."""
+        self._due.append((time.monotonic() + self._server.ping_interval, client))
+        if self._begun.acquire(blocking=False):
+            self._server.start_background_task(self._send)
+
+    def _send(self) -> None:
+        while True:
+            now = time.monotonic()
+            while self._due and self._due[0][0] <= now:
+                try:
+                    self._due.popleft()[1].ping()
+                except SocketIsClosedError:  # meanwhile
+                    continue
+                except Exception:  # without this task, all clients would be taken for gone
+                    log.exception("A ping could not be sent.")
+            wait = self._due[0][0] - now if self._due else self._server.ping_interval
+            self._server.sleep(max(wait, 0.01))
+
+
 class BoundedServer(engineio.Server):
-    """An Engine.IO server that waits for no client, and refuses posts to a closed session."""
+    """An Engine.IO server that waits for no client, and refuses posts to a closed session.
+
+    Attributes:
+        pings: of all its clients.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.pings = Pings(self)
 
     def disconnect(self, sid: str | None = None) -> None:
         """Close a client's session, or all of them.

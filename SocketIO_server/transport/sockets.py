@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from engineio.packet import MESSAGE, Packet
 from flask_socketio import SocketIO
+from socketio.packet import EVENT
 
 from SocketIO_server.transport.limits import BoundedSocket
 
@@ -64,6 +66,17 @@ class Sockets:
         """A function that returns whether the network has taken all that waits now."""
         marks = [(socket, socket.sent) for socket in self._all()]
         return lambda: all(socket.closed or socket.written >= sent for socket, sent in marks)
+
+    def message(self, event: str, payload: Any) -> Any:
+        """An event, encoded once for all clients to which it is sent; see `send`."""
+        packet = self._server.packet_class(EVENT, data=[event, payload])
+        return Packet(MESSAGE, packet.encode())
+
+    def send(self, sid: str, message: Any) -> None:
+        """Send a `message` to a client, if it is still there."""
+        connection = self._server.manager.eio_sid_from_sid(sid, "/")
+        if connection is not None:
+            self._server._send_eio_packet(connection, message)
 
     def disconnect(self, sid: str) -> None:
         """Say goodbye to a client; python-socketio's then does not connect again."""

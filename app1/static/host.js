@@ -354,7 +354,7 @@ async function watchWall() {
     captions.forEach(showCaption);
     last = Math.max(0, seq);
   } catch {
-    showWallProblem((await whyRefused(RELAY)) || unreachable(RELAY));
+    showWallProblem((await whyRefused(RELAY)).words || unreachable(RELAY));
     setTimeout(watchWall, ASK_AGAIN);
     return;
   }

@@ -138,10 +138,24 @@ function connect() {
     auth: (answer) => answer(entries.lastSeq > 0 ? { last_seq: entries.lastSeq } : {}),
     transports: ["websocket", "polling"],
     tryAllTransports: true,
+    // When the relay is started again, its viewers do not come back all at once: each waits half
+    // of this time to one and a half times it, and longer with each failure.
+    reconnectionDelay: 1000,
     reconnectionDelayMax: 5000,
+    randomizationFactor: 0.5,
   });
   const away = (words) => showConnection("away", words);
-  const reconnect = () => socket.disconnect().connect(); // at once, whatever it waits for
+  let waiting = null; // the timer of `comeBack`
+  const reconnect = () => {
+    // at once, whatever it waits for
+    clearTimeout(waiting);
+    socket.disconnect().connect();
+  };
+  /** Connect after `seconds`, or up to half as much later: not together with all other viewers. */
+  const comeBack = (seconds) => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => socket.connect(), 1000 * seconds * (1 + Math.random() / 2));
+  };
   let caughtUp = 0;
   let found = false; // whether the relay has answered at this address
 
@@ -165,14 +179,16 @@ function connect() {
   socket.on("disconnect", () => {
     away(UNREACHABLE);
     // after a disconnection by the relay, the client library does not reconnect
-    if (!socket.active) setTimeout(() => socket.connect(), 1000);
+    if (!socket.active) comeBack(1);
   });
   socket.on("connect_error", async (error) => {
     const silent = found ? UNREACHABLE : unreachable(RELAY);
     away(socket.active ? silent : `The relay refuses this page: ${error.message}`);
-    const refusal = await whyRefused(RELAY);
-    if (refusal && !socket.connected) away(refusal);
-    if (!socket.active) setTimeout(() => socket.connect(), 5000);
+    const { words, retryAfter } = await whyRefused(RELAY);
+    if (socket.connected) return;
+    if (words) away(words);
+    if (retryAfter) socket.disconnect(); // it would try again before that
+    if (!socket.active) comeBack(retryAfter || 5);
   });
 
   // oldest first, in several parts; the first part also says what was deleted since

@@ -1,11 +1,13 @@
 // The reference: what the relay does, on Node's own socket.io, without history, token or checks.
+// With "recovery" as second argument, it keeps what a client misses while it is away, in memory.
 const { Server } = require("socket.io");
 
+const [, , port, recovery] = process.argv;
 const server = require("http").createServer();
-const io = new Server(server);
+const io = new Server(server, recovery === "recovery" ? { connectionStateRecovery: {} } : {});
 let seq = 0;
 io.on("connection", (socket) => {
-  if (socket.handshake.auth.viewer !== false) {
+  if (socket.handshake.auth.viewer !== false && !socket.recovered) {
     socket.emit("history", { captions: [], more: false });
     socket.join("live");
   }
@@ -15,4 +17,4 @@ io.on("connection", (socket) => {
     acknowledge({ ok: true, seq });
   });
 });
-server.listen(Number(process.argv[2]), "127.0.0.1", () => console.log("ready"));
+server.listen(Number(port), "127.0.0.1", () => console.log("ready"));

@@ -5,13 +5,28 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import cluster, collection, corrections, live, machine, table, wall_memory
+from benchmarks import (
+    cluster,
+    collection,
+    corrections,
+    durability,
+    full_size,
+    live,
+    machine,
+    noun_probe,
+    table,
+    wall_memory,
+)
 from benchmarks.captions import Clock, TimedEngine, staged
+from benchmarks.original import Original
 from benchmarks.photos import photo_of_12_megapixels, photos
 from benchmarks.servers import MemoryWatch, Viewer, settings
 from benchmarks.serving import Photos, crowded, in_a_loop, one_at_a_time
@@ -19,6 +34,7 @@ from captioner import Captioner
 from captioner.model_folder import ModelFolder
 from captioner.pictures.decode import read_picture
 from captioner.training.datasets import Photo, read_corrections
+from tests.kit import ROOT
 from tests.kit.servers import Server
 
 
@@ -170,3 +186,95 @@ def test_a_folder_is_captioned_with_sidecars_and_without(
 def test_the_rate_of_a_cluster_is_without_its_start() -> None:
     milliseconds = {"ray, 10 photos": [9_000, 9_500, 20_000], "ray, 110 photos": [14_500]}
     assert cluster.rate_and_start(milliseconds, "ray", 10, 110) == (20, 9)
+
+
+def test_waiting_for_the_disk_is_measured(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        found = machine.in_turns(durability.ways(tmp_path, stack), turns=1)
+    assert {len(values) for values in found.values()} == {durability.CALLS}
+    assert [*found] == [
+        "outbox, FULL", "outbox, NORMAL", "history, FULL", "history, NORMAL",
+        "written plainly and synced",
+    ]  # fmt: skip
+
+
+def captioned(folder: Path, count: int) -> Path:
+    """A collection of so many photos, in our layout: dogs and cats in turns."""
+    (folder / "images").mkdir(parents=True)
+    for number, picture in enumerate(photos(count)):
+        (folder / "images" / f"{number}.jpg").write_bytes(picture)
+    animals = [("A dog runs.", "The dog."), ("A cat sits.", "The cat.")]
+    captions = {f"{number}.jpg": animals[number % 2] for number in range(count)}
+    (folder / "captions.json").write_text(json.dumps(captions))
+    (folder / "split.json").write_text(json.dumps(dict.fromkeys(captions, "dev")))
+    return folder
+
+
+def written(module: Any, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Any:
+    """The result file of a benchmark."""
+    output = Path(str(arguments[-1]))
+    command = [module.__name__, *map(str, arguments[:-1]), "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", command)
+    module.main()
+    return json.loads(output.read_text())
+
+
+def test_sharp_photos_are_compared_with_small_ones(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, full = captioned(tmp_path / "small", 4), captioned(tmp_path / "full", 4)
+    found = written(
+        full_size, monkeypatch, "--small", small, "--full", full, "--model", tiny_model,
+        tmp_path / "result.json",
+    )  # fmt: skip
+    assert (found["photos"], found["difference"]) == (4, 0)
+
+
+def test_nouns_are_read_from_features(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = captioned(tmp_path / "data", 36)
+    names = tmp_path / "names.json"
+    names.write_text(json.dumps([f"{number}.jpg" for number in range(12)]))
+    monkeypatch.setattr(noun_probe, "FOLDS", 2)
+    found = written(
+        noun_probe, monkeypatch, "--data", data, "--test", names, "--model", tiny_model,
+        tmp_path / "result.json",
+    )  # fmt: skip
+    assert (found["learned_from"], found["scored_on"], found["nouns"]) == (24, 12, 2)
+    assert 0 < found["mean_average_precision"] <= 100
+
+
+def test_the_originals_way_is_timed(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(photos(1)[0])
+    original = Original(photo)
+    original.caption()
+    original.close()
+    assert original.encoder[0] > 0
+
+
+# A network of few filters, and a step of one photo.
+TINY_STEP = """
+import functools, json
+from benchmarks import training
+from captioner.training.network import encoder
+training.PHOTOS = training.CAPTIONS = training.STEPS = 1
+training.WORDS, training.VOCABULARY = 4, 20
+encoder.build_encoder = functools.partial(encoder.build_encoder, input_size=139, width=0.05)
+print(json.dumps(training.measure()))
+"""
+
+
+@pytest.mark.timeout(240)
+def test_a_training_step_is_timed() -> None:
+    pytest.importorskip("tensorflow")
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", TINY_STEP], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["seconds_a_step"] > 0
+    assert len(found["losses"]) == 2

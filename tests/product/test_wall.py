@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,9 @@ import socketio
 from PIL import Image
 from selenium.webdriver.common.keys import Keys
 
+from tests.kit import ROOT
 from tests.kit.chromium import Chromium
+from tests.kit.clients import WireClient
 
 pytestmark = pytest.mark.browser
 
@@ -331,6 +335,59 @@ def test_a_page_comes_back_at_once_when_it_is_shown(
     viewer.connect()
     screen.run(returned)
     screen.wait_texts("#connection", ["Live"])
+
+
+@pytest.fixture
+def timed(browser: Chromium) -> Iterator[Chromium]:
+    """A browser whose pages note in `delays` how long they ask to wait, in milliseconds."""
+    spy = browser.command(
+        "Page.addScriptToEvaluateOnNewDocument",
+        source="window.delays = []; const real = window.setTimeout; window.setTimeout ="
+        " (act, ms, ...more) => { delays.push(ms ?? 0); return real(act, ms, ...more); };",
+    )
+    yield browser
+    browser.command("Page.removeScriptToEvaluateOnNewDocument", **spy)
+
+
+FULL = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+from SocketIO_server import relay, server
+relay.BACK_WHEN_FULL = (3600, 3600)
+server.raise_connection_limit = lambda: 8
+sys.exit(server.main())
+"""
+
+
+def test_a_page_that_finds_no_room_comes_back_when_the_relay_says(
+    timed: Chromium, viewer: Viewer, tmp_path: Path
+) -> None:
+    script = tmp_path / "full_relay.py"
+    script.write_text(FULL)
+    viewer.restart_relay(script=script)
+    others = [WireClient(viewer.relay) for _ in range(7)]  # and the publisher
+    timed.open(viewer.url())
+    timed.wait(lambda: "as many viewers as it can take" in timed.texts("#connection")[0])
+    timed.wait(lambda: timed.run("return delays.some((ms) => ms >= 3.6e6 && ms <= 5.4e6)"))
+    tried = viewer.relay.metric("relay_clients_turned_away_total")
+    time.sleep(2.5)  # the page's own first two pauses
+    assert viewer.relay.metric("relay_clients_turned_away_total") == tried
+    for other in others:
+        other.close()
+    timed.run("dispatchEvent(new Event('online'))")
+    timed.wait_texts("#connection", ["Live"])
+
+
+@pytest.mark.parametrize(("chance", "pause"), [(0.25, 875), (0.9, 1450)])
+def test_pages_do_not_come_back_all_at_once(
+    timed: Chromium, viewer: Viewer, chance: float, pause: int
+) -> None:
+    """When the relay ends, chance moves the second that each waits."""
+    timed.open(viewer.url())
+    timed.wait_texts("#connection", ["Live"])
+    timed.run(f"Math.random = () => {chance}")
+    viewer.publisher.disconnect()
+    viewer.relay.kill()
+    timed.wait(lambda: pause in timed.run("return delays"))
 
 
 def test_after_midnight_captions_show_their_day(screen: Chromium, viewer: Viewer) -> None:

@@ -69,6 +69,36 @@ def test_a_kind_of_change_without_code_in_the_relay_is_broadcast_too(
     assert viewer.receive("corrected") == correction
 
 
+def test_viewers_that_miss_the_same_get_the_same_piece(
+    app: Any, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read and encoded once, and again when anything has changed."""
+    for identifier in "ij":
+        relay.store.append(predict({"id": identifier, "caption": "a dog"}))
+    reads = []
+    after = relay.store.after
+
+    def counted(*arguments: Any) -> Any:
+        reads.append(arguments)
+        return after(*arguments)
+
+    monkeypatch.setattr(relay.store, "after", counted)
+
+    def pieces(*last_seqs: int) -> list[Any]:
+        found = [Viewer(app, last_seq=seq).receive("history") for seq in last_seqs]
+        return [[(c["id"], c["caption"]) for c in piece["captions"]] for piece in found]
+
+    both = [("i", "a dog"), ("j", "a dog")]
+    assert pieces(0, 0, 0, 1) == [both, both, both, both[1:]]
+    assert len(reads) == 2
+    relay.store.correct("j", {"caption": "a cat", "by": "someone"})
+    assert pieces(1, 1) == [[("j", "a cat")]] * 2
+    relay.store.forget("j")
+    relay.store.append(predict({"id": "k", "caption": "a bird"}))
+    assert pieces(1, 1) == [[("k", "a bird")]] * 2
+    assert len(reads) == 4
+
+
 def test_a_viewer_whose_history_is_on_its_way_gets_what_concerns_it_afterwards(
     app: Any, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ import psutil
 import pytest
 import websocket
 
+from app1.publisher import RelayConnection
 from common.settings import Settings
 from SocketIO_server import transport
 from SocketIO_server.application import create_app
@@ -149,6 +150,65 @@ def test_many_captions_at_once_cut_nobody_off(start_relay: StartRelay, connect: 
     live = reading.result(60)
     assert live == list(range(1, 101))
     assert relay.metric("relay_clients_dropped_total") == 0
+
+
+# As many viewers as it takes
+
+SMALL = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+from SocketIO_server import server
+server.raise_connection_limit = lambda: 8
+sys.exit(server.main())
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_full_relay_says_when_to_come_back(
+    start_relay: StartRelay, connect: Connect, tmp_path: Path, mode: str
+) -> None:
+    script = tmp_path / "small_relay.py"
+    script.write_text(SMALL)
+    relay = start_relay(script=script, RELAY_ASYNC_MODE=mode)
+    viewers = [connect(relay) for _ in range(8)]
+    with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+        connect(relay)
+    assert refused.value.status_code == 503
+    assert refused.value.resp_headers
+    assert 5 <= int(refused.value.resp_headers["retry-after"]) <= 20
+    for path in ("/socket.io/?EIO=4&transport=polling", "/api/origin", "/api/captions/stream"):
+        status, headers, problem = relay.get(path)
+        assert (status, headers["Connection"]) == (503, "close"), path
+        assert 5 <= int(headers["Retry-After"]) <= 20
+        assert "as many viewers as it can take" in json.dumps(problem)
+    _, headers, _ = relay.get("/api/origin", Origin="http://127.0.0.1:1")
+    assert headers["Access-Control-Allow-Origin"] == "*"
+    assert headers["Access-Control-Expose-Headers"] == "Retry-After"
+    assert relay.get("/readyz")[0] == 200, "captions can be taken"
+    # in polls: what has a session goes on
+    app1 = RelayConnection(relay.url, TOKEN, lambda: None)
+    assert app1.call("predict", {"caption": "a dog"}, 10)["ok"], "publishers get in"
+    app1.close()
+    assert viewers[0].receive_until("prediction")
+    viewers.pop().close()
+    wait_until(lambda: relay.metric("relay_viewers") == 7)
+    connect(relay).history()
+    assert relay.metric("relay_clients_turned_away_total") == 2
+
+
+def test_a_relay_that_stops_takes_no_more_viewers(settings_of: Callable[..., Settings]) -> None:
+    settings = settings_of(RELAY_ASYNC_MODE="threading", RELAY_TOKEN=TOKEN)
+    transport.install(settings)
+    app = create_app(settings)
+    client = app.test_client()
+    new = "/socket.io/?EIO=4&transport=polling"
+    assert client.get(new).status_code == 200
+    app.extensions["relay"].stopping = True
+    for path in (new, "/api/origin", "/api/captions/stream"):
+        answer = client.get(path)
+        assert answer.status_code == 503
+        assert 1 <= int(answer.headers["Retry-After"]) <= 3
+        assert json.loads(answer.data)["detail"] == "The relay is stopping."
+    app.extensions["relay"].store.close()
 
 
 # Its last seconds

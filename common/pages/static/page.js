@@ -10,13 +10,18 @@ export function announce(text) {
   announcer.textContent = announcer.textContent === text ? `${text}\u00a0` : text;
 }
 
-/** Why the relay refuses pages of this address; "" if it does not, or cannot be reached. */
+/**
+ * Why the relay refuses this page: `words`, "" if it does not, or cannot be reached; and after how
+ * many seconds it may take the page, 0 if it does not say.
+ */
 export async function whyRefused(relay) {
   try {
-    const answer = await (await fetch(new URL("api/origin", relay))).json();
-    return answer.error ?? answer.detail ?? "";
+    const response = await fetch(new URL("api/origin", relay), { cache: "no-store" });
+    const { error, detail } = await response.json();
+    const retryAfter = Number(response.headers.get("Retry-After")) || 0;
+    return { words: error ?? detail ?? "", retryAfter };
   } catch {
-    return "";
+    return { words: "", retryAfter: 0 };
   }
 }
 
