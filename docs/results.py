@@ -101,8 +101,10 @@ def confidence() -> str:
         "| | AUROC | by the probability alone | correct if fairly sure | correct if not sure |",
         "|---" * 5 + "|",
     ]
+    # The confidence was fitted on dev, so its report there would be too good.
+    fitted_on = _report("calibration")["flickr8k"]
     for report, name in CONFIDENCE.items():
-        known = _report(report)["reliability"]
+        known = fitted_on if report == "flickr8k-dev" else _report(report)["reliability"]
         cells = [f"**{known['auroc']:.1%}**", f"{known['by_probability']['auroc']:.1%}"]
         sides = (known["confident"], known["not_confident"])
         cells += [f"{side['correct']:.0%} of {side['photos']}" for side in sides]
