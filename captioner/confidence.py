@@ -25,6 +25,7 @@ from captioner.errors import ModelFolderError
 
 SIGNS = 9  # the length of what `ConfidenceEstimator.signs` returns
 LEAST_SHARE = 1e-3  # a detector's estimate is at least this
+LEAST_CONFIDENCE = 1e-6  # of a photo's caption; 0 is what is no photo
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ class ConfidenceEstimator:
         if not self.is_photo(pooled):
             return 0.0
         signs = self.signs(pooled, words, log_probabilities)
-        return _logistic(float(self.weights[0] + self.weights[1:] @ signs))
+        likely = _logistic(float(self.weights[0] + self.weights[1:] @ signs))
+        return max(likely, LEAST_CONFIDENCE)
 
     def signs(
         self, pooled: np.ndarray, words: Sequence[int], log_probabilities: Sequence[float]
