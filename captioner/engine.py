@@ -17,7 +17,7 @@ from ai_edge_litert.interpreter import Interpreter
 from captioner.errors import ModelFolderError
 
 SIGNATURE = "serve"
-DECODER_THREADS = 2  # at most: a step is too small a piece of work to be shared by more
+START_THREADS = 2  # at most, for the decoder's start
 
 
 class Networks:
@@ -39,9 +39,10 @@ class Networks:
         self, encoder: bytes, decoder_init: bytes, decoder_step: bytes, threads: int
     ) -> None:
         self.encoder = Network("encoder", encoder, threads)
-        few = min(threads, DECODER_THREADS)
-        self.init = Network("decoder_init", decoder_init, few)
-        self.step = Network("decoder_step", decoder_step, few)
+        self.init = Network("decoder_init", decoder_init, min(threads, START_THREADS))
+        # A step is too small a piece of work to be shared: between steps the other threads fall
+        # asleep.
+        self.step = Network("decoder_step", decoder_step, 1)
 
 
 class Engine:
