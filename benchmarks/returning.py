@@ -49,6 +49,7 @@ class Crowd:
         due: when each caption was to be published, in seconds of `time.perf_counter`.
         live, later: milliseconds from there to its receipt by each viewer: as a broadcast, and in
             the history. With each, when it came.
+        cuts_in_silence: every second cut is silent.
         turned_away: how often a server has asked a client to come back later.
     """
 
@@ -61,6 +62,7 @@ class Crowd:
         self.due: list[float] = []
         self.live: list[tuple[float, float]] = []
         self.later: list[tuple[float, float]] = []
+        self.cuts_in_silence = True
         self.turned_away = 0
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
@@ -270,7 +272,8 @@ class Viewer(Client):
         """Break the connection, if there is one: in turns at once, and in silence."""
         if self._connection is not None:
             self.cuts += 1
-            self.lose(in_silence=(self.cuts + self._number) % 2 == 0)
+            is_second = (self.cuts + self._number) % 2 == 0
+            self.lose(in_silence=self._crowd.cuts_in_silence and is_second)
 
     def leave(self, in_silence: bool = False) -> None:
         super().leave(in_silence)
