@@ -36,7 +36,7 @@ log = logging.getLogger("relay")
 
 DRAIN_SECONDS = 5.0  # for what was taken to be answered when the relay stops
 MAX_CONNECTIONS = 8_000
-SPARE = 200  # connections above that, in which everybody else is told when to come back
+SPARE = 200  # connections above that, for answers of 503 with Retry-After
 OTHER_FILES = 300  # that the process may have open, with those
 
 

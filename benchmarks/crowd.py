@@ -27,7 +27,7 @@ from common.listening import raise_file_limit
 OUTPUT = Path(__file__).with_suffix(".json")
 COMMAND = "python -m benchmarks.crowd"
 SIZES = (1_000, 2_000, 5_000)  # viewers
-CENTRIFUGO = 30  # kB a connection, as its authors say: 1 million of them in 27 GB
+CENTRIFUGO = 30  # kB a connection, by its authors: 1 million connections in 27 GB
 SETTLES = 1.0  # seconds after the last prediction
 
 
@@ -74,7 +74,7 @@ def goals(medians: dict[str, dict[int, dict[str, float]]]) -> list[Goal]:
         found.append(
             Goal(
                 f"memory of the relay for each of {viewers} viewers",
-                f"{CENTRIFUGO} kB or less, which Centrifugo says of itself",
+                f"{CENTRIFUGO} kB or less, as Centrifugo publishes",
                 f"{needed:.0f} kB",
                 needed <= CENTRIFUGO,
                 f"Node.js: {node[viewers]['kB a connection']:.0f} kB",

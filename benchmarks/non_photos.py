@@ -4,7 +4,7 @@
 
 Chromium draws the hundred: ten kinds of page, each with ten texts, colours and sizes of the window.
 The texts and the code are this repository's own. `captioner calibrate` learns from pictures that
-Pillow draws, so none of these is like those that it learned from but in kind.
+Pillow draws. So these are of the same kinds as those, and drawn by another program.
 """
 
 from __future__ import annotations

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import psutil
 
@@ -19,6 +18,7 @@ from common.settings import PREFIXES
 from common.supervisor import SERVERS
 from common.supervisor import Server as Supervised
 from tests.kit import ROOT
+from tests.kit.servers import Redis
 
 NAMES = ("relay", "app1", "app2")
 READY_WITHIN = 120.0  # seconds
@@ -60,11 +60,12 @@ class UpServers:
         return None
 
     def kill(self, *names: str) -> None:
-        """SIGKILL, all at the same moment."""
-        for process in [self.process(name) for name in names]:
-            if process is not None:
-                with suppress(psutil.Error):
-                    process.kill()
+        """SIGKILL, all at the same moment; they have ended when this returns."""
+        processes = [process for name in names if (process := self.process(name))]
+        for process in processes:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(processes, timeout=READY_WITHIN)
 
     def wait_ready(self, name: str) -> float:
         """Wait until a server is ready; for how many seconds."""
@@ -78,12 +79,9 @@ class UpServers:
     def why_not_ready(self, name: str) -> str:
         server: Supervised = next(server for server in SERVERS if server.name == name)
 
-        class Address:  # of the settings, all that it asks for
-            pass
-
-        setattr(Address, f"{name}_host", "127.0.0.1")
-        setattr(Address, f"{name}_port", self.port[name])
-        return server.why_not_ready(Address, timeout=5)  # type: ignore[arg-type]
+        address = {f"{name}_host": "127.0.0.1", f"{name}_port": self.port[name]}
+        # Of the settings it reads these two.
+        return server.why_not_ready(SimpleNamespace(**address), timeout=5)  # type: ignore[arg-type]
 
     @property
     def output(self) -> str:
@@ -152,17 +150,8 @@ class Disk:
             subprocess.run(command, capture_output=True)
 
 
-def away(process: Any, seconds: float, kill: bool) -> None:
-    """Have a Redis server away for so long: it is killed, or hangs.
-
-    Args:
-        process: a `tests.kit.servers.Redis`.
-    """
-    if kill:
-        process.kill()
-        time.sleep(seconds)
-        process.start()
-    else:
-        process.process.send_signal(signal.SIGSTOP)
-        time.sleep(seconds)
-        process.process.send_signal(signal.SIGCONT)
+def away(redis: Redis, seconds: float) -> None:
+    """Kill a Redis server, and start it again after so many seconds."""
+    redis.kill()
+    time.sleep(seconds)
+    redis.start()

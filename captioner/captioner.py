@@ -251,7 +251,7 @@ class Captioner:
             confidence = likely = self._confidence.p_correct(
                 grid.mean((0, 1)), best.words, best.log_probabilities
             )
-        # What is no photo is never confident, however low the threshold.
+        # A picture that is not a photo is never confident, however low the threshold.
         confident = likely > 0 and likely >= self.manifest.calibration.threshold
         return Caption(candidates, confidence, confident)
 

@@ -4,7 +4,7 @@ After training on a score, a decoder gives nearly every caption a high probabili
 The encoder's features say more. A linear classifier tells photos from pages, screens, charts,
 drawings and blanks, which no caption can describe; their confidence is 0. Word detectors estimate
 how many of people's captions of a photo have a word. Logistic regression on the probabilities of a
-caption's words, and on what the detectors say of them, estimates how likely the caption is correct.
+caption's words, and on the detectors' estimates for them, gives how likely the caption is correct.
 
 Sources: Fang et al., "From Captions to Visual Concepts and Back", 2015 (word detectors, here a
 ridge regression for each word); Cox, "The Regression Analysis of Binary Sequences", 1958.
@@ -25,7 +25,7 @@ from captioner.errors import ModelFolderError
 
 SIGNS = 9  # the length of what `ConfidenceEstimator.signs` returns
 LEAST_SHARE = 1e-3  # a detector's estimate is at least this
-LEAST_CONFIDENCE = 1e-6  # of a photo's caption; 0 is what is no photo
+LEAST_CONFIDENCE = 1e-6  # of a photo's caption; 0 means that the picture is not a photo
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class ConfidenceEstimator:
     """A classifier of photos, word detectors, and a logistic regression.
 
     Attributes:
-        photo: a constant and a weight for each channel, (1 + channels,) float32; their sum with the
-            features is below 0 for what is no photo.
+        photo: a constant and a weight for each channel, (1 + channels,) float32; the weighted sum
+            of the features is below 0 if the picture is not a photo.
         detectors: of words.
         weights: of a constant and of the signs, (1 + SIGNS,) float64.
     """
@@ -96,7 +96,7 @@ class ConfidenceEstimator:
     def p_correct(
         self, pooled: np.ndarray, words: Sequence[int], log_probabilities: Sequence[float]
     ) -> float:
-        """How likely a caption is correct, in [0, 1]; 0 for what is no photo.
+        """How likely a caption is correct, in [0, 1]; 0 if the picture is not a photo.
 
         Args:
             pooled: the mean of the picture's grid, (channels,).
@@ -120,13 +120,14 @@ class ConfidenceEstimator:
         """
         logs = np.maximum(log_probabilities, -20) if len(log_probabilities) else np.zeros(1)
         shares, frequencies = self.detectors.detect(pooled, words)
-        if not len(shares):
+        number = len(shares)
+        if not number:
             shares = frequencies = np.full(1, LEAST_SHARE, np.float32)
         lifts = np.log(shares / frequencies)
         return np.array(
             [
                 logs.mean(), logs.sum(), logs.min(), shares.min(), shares.mean(), lifts.min(),
-                lifts.mean(), len(shares), np.log(np.maximum(shares, 1e-2)).sum(),
+                lifts.mean(), number, np.log(np.maximum(shares, 1e-2)).sum(),
             ]
         )  # fmt: skip
 

@@ -243,7 +243,7 @@ function connect() {
   });
 }
 
-/** What the relay says of itself: its version of this page, its history, its time. */
+/** The relay's own state: its version of this page, its history, its time. */
 function greet({ version, oldest_seq: oldest, last_seq: last, now: time }) {
   setClock(time);
   renewTo(version);

@@ -24,7 +24,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner.collection.command import add_model_arguments, sentence_of, summary, worker_count
+from captioner.collection.command import (
+    add_if_exists,
+    add_model_arguments,
+    sentence_of,
+    summary,
+    worker_count,
+)
 from captioner.collection.parts import Entry, Parts
 from captioner.collection.results import locked
 from captioner.collection.shown import shown
@@ -77,10 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write captions beside the photos: xmp, a sidecar; txt, a text file; may be "
         "repeated",
     )  # fmt: skip
-    parser.add_argument(
-        "--if-exists", default="skip", choices=("skip", "replace", "append"),
-        help="what --write does with a picture that has a description already (default: skip)",
-    )  # fmt: skip
+    add_if_exists(parser)
     parser.add_argument(
         "--workers", type=worker_count, metavar="N",
         help="pictures that are captioned at the same time, each with one core (default: "
@@ -119,12 +122,12 @@ def _import_ray(here: bool) -> None:
     Args:
         here: whether it will be started on this machine.
     """
-    # Nobody is told that it is used.
+    # Ray sends no statistics of its use.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # It logs an error for each restart that it can do by itself.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if here:
-        # Its ports are open to the network, so nobody gets in without this secret.
+        # Ray opens its ports to the network, so it asks for this secret.
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     try:
@@ -198,8 +201,8 @@ class PartCaptioner:
 
     def _done(self, part: str, images: Sequence[str]) -> dict[str, Any]:
         entries = self._job.parts.entries(part)
-        # Captions of these pictures that are there already are this run's: another actor was lost
-        # before it could say so.
+        # If captions of these pictures are there already, another actor of this run wrote them and
+        # was then lost.
         missing = [image for image in images if "caption" not in entries.get(image, {})]
         if missing:
             entries |= {entry["image"]: entry for entry in self._captioned(missing)}
@@ -396,7 +399,7 @@ def _connected(address: str | None, workers: int) -> Iterator[None]:
         }  # fmt: skip
     with contextlib.redirect_stdout(sys.stderr):
         try:
-            with _silent():  # it says that it has read RAY_BACKEND_LOG_LEVEL
+            with _silent():  # Ray prints a line about RAY_BACKEND_LOG_LEVEL
                 ray.init(**options)
         except (OSError, RuntimeError, ValueError) as error:
             raise _no_cluster(address or "this machine", str(error).strip()) from None

@@ -59,10 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "exists); txt, a text file; embed, EXIF, IPTC and XMP in the photo itself (needs "
         "ExifTool); may be repeated",
     )  # fmt: skip
-    parser.add_argument(
-        "--if-exists", default="skip", choices=("skip", "replace", "append"),
-        help="what --write does with a picture that has a description already (default: skip)",
-    )  # fmt: skip
+    add_if_exists(parser)
     parser.add_argument(
         "--shard", type=_shard, default=(1, 1), metavar="I/N",
         help="only the I-th of N parts of the pictures, for N machines on one collection",
@@ -86,6 +83,14 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--style", default="caption", choices=("caption", "alt"),
         help="caption, or alt for alternative texts: at most 125 characters, no \"image of\", no "
         "guessed gender (default: caption)",
+    )  # fmt: skip
+
+
+def add_if_exists(parser: argparse.ArgumentParser) -> None:
+    """The argument that goes with `--write`."""
+    parser.add_argument(
+        "--if-exists", default="skip", choices=("skip", "replace", "append"),
+        help="what --write does with a picture that has a description already (default: skip)",
     )  # fmt: skip
 
 

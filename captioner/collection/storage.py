@@ -22,8 +22,6 @@ from captioner.errors import CaptionerError, NoPictureError, PictureTooLargeErro
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-MAX_BYTES = 2**30  # of a picture, as `captioner.pictures.decode` has it
-
 
 class StorageError(CaptionerError):
     """A folder or an object store cannot be used."""
@@ -141,8 +139,10 @@ class Bucket:
 
         Raises:
             NoPictureError: there is none, or it may not be read.
-            PictureTooLargeError: it has more than `MAX_BYTES`.
+            PictureTooLargeError: it has more than `MAX_BYTES` of `captioner.pictures.decode`.
         """
+        from captioner.pictures.decode import MAX_BYTES  # NumPy, which the driver does not need
+
         path = (self.root + url.removeprefix(self.url())).rstrip("/")
         try:
             with self.filesystem.open_input_stream(path) as stream:

@@ -1,10 +1,10 @@
 """`captioner calibrate`: learns how likely a model's captions are correct, from when on it is
-confident, and which pictures are no photos.
+confident, and which pictures are not photos.
 
 A caption counts as correct when it agrees with people's captions at least half as well as these
 agree with each other, both measured by CIDEr-D. Photos that the model was not trained on give
-examples of correct and wrong captions. Photos that it was trained on give the word detectors. What
-is no photo is drawn at random (`non_photos.py`).
+examples of correct and wrong captions. Photos that it was trained on give the word detectors.
+Pictures that are not photos are drawn at random (`non_photos.py`).
 """
 
 from __future__ import annotations
@@ -104,12 +104,11 @@ def fit_detectors(
 
 
 def fit_photo(pooled: np.ndarray, others: np.ndarray, held_out: np.ndarray) -> np.ndarray:
-    """A constant and a weight for each channel; their sum with the features is below 0 for what is
-    no photo.
+    """A constant and a weight for each channel; the weighted sum is below 0 if it is not a photo.
 
     Args:
         pooled: features of photos, (photos, channels).
-        others: likewise, of what is no photo.
+        others: likewise, of pictures that are not photos.
         held_out: likewise, of other photos; all but a few of them are above 0.
     """
     is_photo = np.arange(len(pooled) + len(others)) < len(pooled)

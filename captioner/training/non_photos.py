@@ -1,4 +1,4 @@
-"""Pictures that are no photos, drawn at random: pages, screens, charts, drawings, blanks, noise.
+"""Pictures that are not photos, drawn at random: pages, screens, charts, drawings, blanks, noise.
 
 `captioner calibrate` learns from their features which pictures a model cannot describe. A person's
 pages, screens and drawings need not be collected for that.
@@ -54,6 +54,15 @@ def _paper(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return colours if rng.random() < 0.75 else (colours[1], colours[0])
 
 
+def _sheet(
+    rng: np.random.Generator,
+) -> tuple[Image.Image, ImageDraw.ImageDraw, tuple[int, ...], tuple[int, ...]]:
+    """An empty picture, its pen, and the colours of `_paper`."""
+    back, ink = _paper(rng)
+    picture = _canvas(rng, back)
+    return picture, ImageDraw.Draw(picture), back, ink
+
+
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
@@ -92,9 +101,7 @@ def _lines(
 
 
 def _page(rng: np.random.Generator) -> Image.Image:
-    back, ink = _paper(rng)
-    picture = _canvas(rng, back)
-    draw = ImageDraw.Draw(picture)
+    picture, draw, _, ink = _sheet(rng)
     width, height = picture.size
     margin, size = int(width * rng.uniform(0.03, 0.14)), int(rng.integers(9, 34))
     top = margin
@@ -136,9 +143,7 @@ def _code(rng: np.random.Generator) -> Image.Image:
 
 
 def _table(rng: np.random.Generator) -> Image.Image:
-    back, ink = _paper(rng)
-    picture = _canvas(rng, back)
-    draw = ImageDraw.Draw(picture)
+    picture, draw, _, ink = _sheet(rng)
     columns, rows = (int(n) for n in rng.integers(2, 14, 2))
     wide, high = picture.width // columns, picture.height // (rows + 1)
     size = max(8, min(high // 2, 24))
@@ -159,9 +164,7 @@ def _table(rng: np.random.Generator) -> Image.Image:
 
 
 def _chart(rng: np.random.Generator) -> Image.Image:
-    back, ink = _paper(rng)
-    picture = _canvas(rng, back)
-    draw = ImageDraw.Draw(picture)
+    picture, draw, back, ink = _sheet(rng)
     width, height = picture.size
     left, bottom, right, top = 0.12 * width, 0.88 * height, 0.96 * width, 0.1 * height
     kind, count = int(rng.integers(4)), int(rng.integers(3, 16))
@@ -202,9 +205,7 @@ def _chart(rng: np.random.Generator) -> Image.Image:
 
 def _screen(rng: np.random.Generator) -> Image.Image:
     """A window or a web page: bars, buttons, lists, text."""
-    back, ink = _paper(rng)
-    picture = _canvas(rng, back)
-    draw = ImageDraw.Draw(picture)
+    picture, draw, back, ink = _sheet(rng)
     width, height = picture.size
     size, accent = int(rng.integers(10, 22)), _colour(rng)
     bar = int(2.5 * size)
@@ -233,9 +234,7 @@ def _screen(rng: np.random.Generator) -> Image.Image:
 
 
 def _diagram(rng: np.random.Generator) -> Image.Image:
-    back, ink = _paper(rng)
-    picture = _canvas(rng, back)
-    draw = ImageDraw.Draw(picture)
+    picture, draw, back, ink = _sheet(rng)
     centres = rng.uniform(0.12, 0.88, (int(rng.integers(3, 12)), 2)) * picture.size
     for a, b in itertools.pairwise(centres):
         draw.line((*a, *b), fill=ink, width=int(rng.integers(1, 4)))

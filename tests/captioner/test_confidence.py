@@ -118,9 +118,9 @@ def test_the_signs_of_a_case_reckoned_by_hand() -> None:
     assert chance == pytest.approx(1 / (1 + math.exp(-0.5 - mean)))
     assert estimator.p_correct(np.array([0.5, 0.4], np.float32), (DOG,), logs) == 0, "no photo"
     never = replace(estimator, weights=np.array([-1000.0, *np.zeros(SIGNS)]))
-    assert 0 < never.p_correct(pooled, (DOG,), logs) < 0.01, "0 is for what is no photo"
+    assert 0 < never.p_correct(pooled, (DOG,), logs) < 0.01, "0 is for pictures that are not photos"
     nothing = estimator.signs(pooled, (), ())
-    assert nothing[3:8] == pytest.approx([LEAST_SHARE, LEAST_SHARE, 0, 0, 1])
+    assert nothing[3:8] == pytest.approx([LEAST_SHARE, LEAST_SHARE, 0, 0, 0])
     assert np.isfinite(estimator.signs(pooled, (A,), (-math.inf,))).all()
 
 

@@ -235,11 +235,11 @@ def _largest() -> Iterator[Case]:
     yield Case("largest", "tiff of floats", tiff(*largest, rest=floats), FINE)
 
 
-def _lying() -> Iterator[Case]:
-    """Files that say of themselves what is not so, or contradict themselves."""
+def _mismatched() -> Iterator[Case]:
+    """Files whose headers do not match their content, or each other."""
 
-    def lying(name: str, data: bytes, statuses: frozenset[int]) -> Case:
-        return Case("lying", name, data, statuses)
+    def mismatched(name: str, data: bytes, statuses: frozenset[int]) -> Case:
+        return Case("mismatched", name, data, statuses)
 
     kinds = originals()
     jpeg = kinds["jpeg"]
@@ -256,48 +256,48 @@ def _lying() -> Iterator[Case]:
     ):
         data = bytearray(jpeg)
         data[frame + at : frame + at + len(value)] = value
-        yield lying(f"jpeg, {name}", bytes(data), BROKEN | FINE)
+        yield mismatched(f"jpeg, {name}", bytes(data), BROKEN | FINE)
     second = jpeg[frame : frame + 19].replace(struct.pack(">HH", 64, 96), b"\xff\xff\xff\xff")
-    yield lying("jpeg of two frames", jpeg[:frame] + second + jpeg[frame:], REFUSED)
-    yield lying(
+    yield mismatched("jpeg of two frames", jpeg[:frame] + second + jpeg[frame:], REFUSED)
+    yield mismatched(
         "jpeg of two frames, the larger second",
         jpeg[: frame + 19] + second + jpeg[frame + 19 :],
         REFUSED,
     )
-    yield lying("jpeg in a jpeg", jpeg[:2] + jpeg[2:] + jpeg, FINE)
-    yield lying("jpeg that ends at once", b"\xff\xd8\xff\xd9" + jpeg, BROKEN | FINE)
+    yield mismatched("jpeg in a jpeg", jpeg[:2] + jpeg[2:] + jpeg, FINE)
+    yield mismatched("jpeg that ends at once", b"\xff\xd8\xff\xd9" + jpeg, BROKEN | FINE)
     for sides in ((97, 64), (96, 65), (1, 1), (0, 64), (960, 640)):
         header = struct.pack(">IIBBBBB", *sides, 8, 2, 0, 0, 0)
         changed = kinds["png"][:8] + png_chunk(b"IHDR", header) + kinds["png"][33:]
-        yield lying(f"png of 96 x 64 that says {sides}", changed, BROKEN | FINE)
+        yield mismatched(f"png of 96 x 64 that says {sides}", changed, BROKEN | FINE)
     for depth, colour in ((3, 2), (16, 3), (8, 1), (8, 7), (255, 255)):
         header = struct.pack(">IIBBBBB", 96, 64, depth, colour, 0, 0, 0)
         changed = kinds["png"][:8] + png_chunk(b"IHDR", header) + kinds["png"][33:]
-        yield lying(f"png of {depth} bits, colour type {colour}", changed, BROKEN)
-    yield lying("png without pixels", png(8, 8, data=b""), BROKEN)
-    yield lying("png of two headers", png(8, 8, (b"IHDR", bytes(13))), BROKEN)
-    yield lying("png with a chunk of 4 GB", png(8, 8)[:33] + b"\xff\xff\xff\xffIDAT", BROKEN)
-    yield lying("webp that is longer than it says", kinds["webp"] + b"x" * 1000, FINE)
+        yield mismatched(f"png of {depth} bits, colour type {colour}", changed, BROKEN)
+    yield mismatched("png without pixels", png(8, 8, data=b""), BROKEN)
+    yield mismatched("png of two headers", png(8, 8, (b"IHDR", bytes(13))), BROKEN)
+    yield mismatched("png with a chunk of 4 GB", png(8, 8)[:33] + b"\xff\xff\xff\xffIDAT", BROKEN)
+    yield mismatched("webp that is longer than it says", kinds["webp"] + b"x" * 1000, FINE)
     for size in (0, 4, 2**31, 2**32 - 1):
         data = bytearray(kinds["webp"])
         data[4:8] = struct.pack("<I", size)
-        yield lying(f"webp of {size} bytes", bytes(data), BROKEN | FINE)
+        yield mismatched(f"webp of {size} bytes", bytes(data), BROKEN | FINE)
     for offset in (0, 1, 9, 2**31, 2**32 - 1):
         data = bytearray(kinds["tiff"])
         data[4:8] = struct.pack("<I", offset)
-        yield lying(f"tiff with its directory at {offset}", bytes(data), BROKEN)
+        yield mismatched(f"tiff with its directory at {offset}", bytes(data), BROKEN)
     entries = struct.pack("<H", 1) + struct.pack("<HHII", 256, 3, 1, 8)
-    yield lying(
+    yield mismatched(
         "tiff whose directory follows itself", b"II*\0\x08\0\0\0" + entries + b"\x08\0\0\0", BROKEN
     )
     for compression in (0, 2, 3, 6, 7, 50_000, 50_001, 34_712, 65_535):
         tags = {entry[0]: entry for entry in GREY_8X8} | {259: (259, 3, 1, compression)}
         changed = tiff(*(tags[tag] for tag in sorted(tags)), rest=bytes(64))
-        yield lying(f"tiff, compression {compression}", changed, BROKEN | FINE)
+        yield mismatched(f"tiff, compression {compression}", changed, BROKEN | FINE)
     for depth in (0, 2, 3, 24, 64):
         data = bytearray(saved(Image.new("L", (8, 8)), "BMP"))
         data[28:30] = struct.pack("<H", depth)
-        yield lying(f"bmp of {depth} bits", bytes(data), BROKEN | FINE)
+        yield mismatched(f"bmp of {depth} bits", bytes(data), BROKEN | FINE)
 
 
 def _others() -> Iterator[Case]:
@@ -415,7 +415,7 @@ def _metadata() -> Iterator[Case]:
     yield exif("exif with a place", directory((0x8825, 4, 1, 8)))
     yield exif("exif of html", directory((0x010E, 2, 4, int.from_bytes(b"<b>\0", "little"))))
     for name, segment in (
-        ("a profile in 255 parts of which one is there", b"ICC_PROFILE\0\1\xff" + bytes(60_000)),
+        ("a profile in 255 parts, and one part is there", b"ICC_PROFILE\0\1\xff" + bytes(60_000)),
         ("a part 9 of 1 of a profile", b"ICC_PROFILE\0\x09\1" + bytes(100)),
     ):
         piece = b"\xff\xe2" + struct.pack(">H", len(segment) + 2) + segment
@@ -503,4 +503,15 @@ def _png_of_nothing(side: int, depth: int, colour: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
-PARTS = (_cut, _flipped, _bombs, _heavy, _largest, _lying, _others, _polyglots, _metadata, _strange)
+PARTS = (
+    _cut,
+    _flipped,
+    _bombs,
+    _heavy,
+    _largest,
+    _mismatched,
+    _others,
+    _polyglots,
+    _metadata,
+    _strange,
+)

@@ -1,4 +1,4 @@
-"""The benchmark of what is no photo: its pages are pictures, and each is counted by its kind."""
+"""benchmarks.non_photos: Chromium draws its pages, and each is counted by its kind."""
 
 from __future__ import annotations
 

@@ -15,6 +15,9 @@ PHRASES = {
     r"for ever": "forever, or without end",
     r"comes? to nothing": "fails",
     r"knows? nothing": "has no, uses no",
+    r"(nobody|everybody|everybody else|everyone) is told": "say what happens: gets, is answered",
+    r"one of which|of which one": "a second sentence",
+    r"says? of (itself|himself|themselves)": "publishes, reports",
 }
 SUFFIXES = (".py", ".md", ".js", ".css", ".html", ".toml", ".conf")
 OWN = "tests/product/test_prose.py"

@@ -139,7 +139,8 @@ def test_a_gap_is_noticed(watcher: Watcher) -> None:
 def part(**fields: Any) -> dict[str, Any]:
     return {
         "minutes": 40.0, "uploads answered with a caption": 100, "shown, but not answered": 1,
-        "viewers that stay": 7, "lost": 0, "twice": 0, "out of order": 0, "gaps and resets": 0,
+        "viewers that stay": 7, "distinct photos": 64, "uploaders": 8,
+        "lost": 0, "twice": 0, "out of order": 0, "gaps and resets": 0,
         "wrong captions or pictures": 0, "servers said that the disk is full": 2, "counts": {},
         "kills": {"relay": 2}, "failure": "",
         "memory in the calm quarter": {

@@ -393,7 +393,7 @@ def watch(
 
 @needs_redis
 def test_viewers_of_several_relays_see_everything_once(relays: tuple[Relay, Relay]) -> None:
-    """Two publishers and four viewers at two relays, of which one is killed meanwhile."""
+    """Two publishers and four viewers at two relays; one relay is killed meanwhile."""
     first, second = relays
     there_and_back = (second, first)
     ids = [[f"{who}{i}" for i in range(200)] for who in "ab"]
@@ -697,7 +697,7 @@ def test_several_app1_publish_to_several_relays(
     picture: Callable[..., bytes],
     tmp_path: Path,
 ) -> None:
-    """Two app1, one address for two relays of which one is killed, and a viewer at each."""
+    """Two app1, one address for two relays, and a viewer at each; one relay is killed."""
     ports = [free_port() for _ in range(2)]
     for port in ports:
         start_server(

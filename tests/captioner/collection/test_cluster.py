@@ -1,4 +1,4 @@
-"""`captioner ray`: on a real cluster of two nodes, one of which dies; and its rules without Ray."""
+"""`captioner ray` on a real cluster of two nodes; a test kills one. Its rules, without Ray."""
 
 from __future__ import annotations
 
