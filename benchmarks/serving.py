@@ -178,12 +178,12 @@ class Crowd:
 
 
 def in_a_loop(workers: Sequence[Captioner], seconds: float, new: Photos) -> int:
-    """How many captions the captioners make in that time, with nothing around them."""
+    """How many captions the captioners make in that time, one each at least, all by themselves."""
     until = time.perf_counter() + seconds
 
     def work(captioner: Captioner) -> int:
         count = 0
-        while time.perf_counter() < until:
+        while count == 0 or time.perf_counter() < until:
             captioner.caption(new.next())
             count += 1
         return count

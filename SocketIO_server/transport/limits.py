@@ -104,11 +104,15 @@ class BoundedSocket(engineio.socket.Socket):
 
     def poll(self) -> list[Any]:
         """Wait for packets to write. The caller has written those that it got before."""
-        self.written += self._handed
-        self._handed = 0
+        self.count_written()
         packets: list[Any] = super().poll()
         self._handed = sum(map(_size, packets))
         return packets
+
+    def count_written(self) -> None:
+        """Count what `poll` gave as written."""
+        self.written += self._handed
+        self._handed = 0
 
     def cut(self, reason: str) -> None:
         """End the connection at once, and drop what waits for the client.
@@ -131,12 +135,15 @@ class BoundedSocket(engineio.socket.Socket):
     def _websocket_handler(self, ws: Any) -> Any:
         self._websocket = ws
         try:
-            return super()._websocket_handler(ws)
+            self._serve_websocket(ws)
         except (ValueError, IndexError):  # not a packet; engineio does not clean up
             self.upgrading = False
             if self.upgraded and not self.closed:
                 self.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_ERROR)
-            return []
+        return []
+
+    def _serve_websocket(self, ws: Any) -> None:
+        super()._websocket_handler(ws)
 
 
 def _size(packet: Any) -> int:

@@ -166,9 +166,11 @@ def test_what_follows_a_rest_stays_behind_it() -> None:
     ours, theirs = socket.socketpair()
     with closing(ours), closing(theirs):
         ours.setblocking(False)
-        client = DirectSocket(engineio.Server(async_mode="threading"), "sid")
+        server = engineio.Server(async_mode="threading")
+        server.start_background_task = lambda task: task  # which is never run
+        client = DirectSocket(server, "sid")
         client._line = Line(Waiting(ours), threading.Lock())
-        client._writer_waits = True
+        client.upgraded = True
         client.last_ping = None
         client.send(Packet(MESSAGE, "first"))
         assert client.queue.empty()
