@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from captioner.confidence import ConfidenceEstimator
+from captioner.confidence import ConfidenceEstimator, choices
 from captioner.cores import usable_cores
 from captioner.engine import Engine, WideEngine
 from captioner.manifest import Manifest
@@ -210,7 +210,8 @@ class Captioner:
 
         Args:
             source: path, bytes of an image file, or RGB uint8 array (height, width, 3).
-            beam_size: hypotheses that the search carries on; more is slower and not always better.
+            beam_size: hypotheses that the search carries on; 1 is greedy. A model that has learned
+                to choose among captions carries on five if it is 2 to 5.
             max_candidates: captions in the answer, best first; `beam_size` if None.
             strategy: instead of beam search with the model's own settings.
             style: "caption", or "alt" for an alternative text: at most 125 characters, no "image
@@ -234,9 +235,17 @@ class Captioner:
         style: str = "caption",
     ) -> Caption:
         """As `caption`, for a picture that `preprocessor.load` has read."""
+        judge = self._confidence
+        chooses = judge is not None and strategy is None
         with self.at_work():
             grid = self.encode(rgb)
-            hypotheses = self.search(grid, beam_size, strategy)
+            found = choices(beam_size) if chooses else beam_size
+            hypotheses = self.search(grid, found, strategy)
+        confidence = None
+        if judge is not None:
+            judged = hypotheses if chooses else hypotheses[:1]
+            order, confidence = judge.judge(grid.mean((0, 1)), judged)
+            hypotheses[: len(order)] = [judged[i] for i in order]
         if max_candidates is None:
             max_candidates = beam_size
         rules = self._rules.neutral() if style == "alt" else self._rules
@@ -244,13 +253,10 @@ class Captioner:
         for hypothesis in hypotheses:
             candidate = self._candidate(hypothesis, rules, style)
             distinct.setdefault(candidate.text, candidate)
-        candidates = tuple(distinct.values())[: max(1, max_candidates)]
-        confidence, likely = None, candidates[0].probability
-        if self._confidence is not None:
-            best = hypotheses[0]
-            confidence = likely = self._confidence.p_correct(
-                grid.mean((0, 1)), best.words, best.log_probabilities
-            )
+            if len(distinct) >= max_candidates:
+                break
+        candidates = tuple(distinct.values())
+        likely = candidates[0].probability if confidence is None else confidence
         # A picture that is not a photo is never confident, however low the threshold.
         confident = likely > 0 and likely >= self.manifest.calibration.threshold
         return Caption(candidates, confidence, confident)

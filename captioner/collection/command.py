@@ -77,7 +77,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--beam-size", type=int, default=3, choices=range(1, 11), metavar="1..10",
-        help="hypotheses that the beam search keeps (default: 3; 1 is greedy)",
+        help="captions to find by beam search, 5 if it is 2 to 5 (default: 3; 1 is greedy)",
     )  # fmt: skip
     parser.add_argument(
         "--style", default="caption", choices=("caption", "alt"),

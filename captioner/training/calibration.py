@@ -1,10 +1,10 @@
-"""`captioner calibrate`: learns how likely a model's captions are correct, from when on it is
-confident, and which pictures are not photos.
+"""`captioner calibrate`: learns which of the captions that a model finds is best, how likely it is
+correct, from when on the model is confident, and which pictures are not photos.
 
 A caption counts as correct when it agrees with people's captions at least half as well as these
 agree with each other, both measured by CIDEr-D. Photos that the model was not trained on give
-examples of correct and wrong captions. Photos that it was trained on give the word detectors.
-Pictures that are not photos are drawn at random (`non_photos.py`).
+examples of correct and wrong captions. Photos that it was trained on give the word detectors and
+the matcher. Pictures that are not photos are drawn at random (`non_photos.py`).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from captioner.confidence import ConfidenceEstimator, WordDetectors
+from captioner.confidence import CHOICES, SIGNS, ConfidenceEstimator, Said, WordDetectors
 from captioner.errors import CaptionerError
 from captioner.model_folder import ModelFolder, write_text
 from captioner.tokenizer import Tokenizer
 from captioner.training.concepts import concept_shares, content_words
 from captioner.training.datasets import Photo, add_data_arguments, read_data
 from captioner.training.non_photos import non_photo
-from captioner.training.rewards import CiderD
+from captioner.training.rewards import CiderD, Reward
 
 if TYPE_CHECKING:
     from captioner.captioner import Captioner
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 NON_PHOTOS = 3000  # to be drawn
 PHOTO_SHARE = 0.999  # of the photos that the model is calibrated on, to be called photos
 PHOTOS_OF_A_WORD = 15  # whose captions have it, for a detector
-DETECTOR_RIDGE, RIDGE = 100.0, 30.0
+DETECTOR_RIDGE, RIDGE, RANKING_RIDGE = 100.0, 30.0, 100.0
+RANKING_BLEU = 2.0  # weight of BLEU-4 beside CIDEr-D, which alone chooses wordy captions
 CONFIDENT_SHARE = 0.8  # of the captions that are confident, to be correct
 FOLDS = 5
 # With fewer photos, or fewer correct or wrong captions, a regression would fit noise.
@@ -68,19 +69,17 @@ class Described:
 
     Attributes:
         pooled: the mean of its grid, (channels,) float32.
-        words: of its best caption, as ids.
-        log_probabilities: of the words and of the end.
+        captions: that the search found, best first.
     """
 
     pooled: np.ndarray
-    words: tuple[int, ...]
-    log_probabilities: tuple[float, ...]
+    captions: Sequence[Said]
 
-    @property
-    def probability(self) -> float:
-        """The geometric mean of its words', as `Candidate.probability`."""
-        own = self.log_probabilities[: len(self.words)]
-        return math.exp(sum(own) / max(len(own), 1))
+
+def probability(caption: Said) -> float:
+    """The geometric mean of its words', as `Candidate.probability`."""
+    own = caption.log_probabilities[: len(caption.words)]
+    return math.exp(sum(own) / max(len(own), 1))
 
 
 def fit_detectors(
@@ -117,44 +116,53 @@ def fit_photo(pooled: np.ndarray, others: np.ndarray, held_out: np.ndarray) -> n
     return weights.astype(np.float32)
 
 
-def fit_confidence(
-    photo: np.ndarray, detectors: WordDetectors, described: Sequence[Described], correct: np.ndarray
-) -> tuple[ConfidenceEstimator, np.ndarray] | None:
-    """Fits an estimator, and estimates how well it does on photos that it was not fitted on.
+def fit_ranking(signs: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> np.ndarray:
+    """The signs' weights in the choice among captions, (SIGNS,).
+
+    Ridge regression: where a caption differs in its signs from the mean of its photo's captions,
+    how does it differ in its score?
 
     Args:
-        photo: as `fit_photo` returns it.
-        detectors: fitted on other photos than these.
-        described: photos that the model was not trained on.
-        correct: which of their captions are correct.
+        signs: of each photo, (captions, SIGNS).
+        scores: of each photo, (captions,).
+    """
+    x = np.concatenate([own - own.mean(0) for own in signs])
+    y = np.concatenate([own - own.mean() for own in scores])
+    deviation = x.std(0) + 1e-9
+    x = x / deviation
+    weights: np.ndarray = np.linalg.solve(x.T @ x + RANKING_RIDGE * np.eye(SIGNS), x.T @ y)
+    return weights / deviation
+
+
+def fit_confidence(
+    signs: np.ndarray, probabilities: np.ndarray, correct: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Fits a logistic regression, and estimates how well it does on captions that it has not seen.
+
+    Args:
+        signs: of captions of photos that the model was not trained on, (captions, SIGNS).
+        probabilities: of the captions.
+        correct: which of the captions are.
 
     Returns:
-        The estimator, and each caption's confidence by an estimator that was fitted on the other
-        four fifths. None where there are too few photos or too few captions of a kind, or where
-        the caption's probability alone separates correct from wrong ones as well.
+        The weights of a constant and of the signs, and each caption's confidence by weights that
+        were fitted on the other four fifths. None where there are too few captions or too few of a
+        kind, or where the probability alone separates correct from wrong ones as well.
     """
     enough = min(correct.sum(), (~correct).sum()) >= LEAST_OF_A_KIND
-    if len(described) < LEAST_PHOTOS or not enough:
+    if len(signs) < LEAST_PHOTOS or not enough:
         return None
-    empty = ConfidenceEstimator(photo, detectors, np.zeros(1))
-    signs = np.stack([empty.signs(d.pooled, d.words, d.log_probabilities) for d in described])
-
-    def fitted(chosen: np.ndarray) -> ConfidenceEstimator:
-        return replace(empty, weights=_logistic_regression(signs[chosen], correct[chosen]))
-
     # Every fold has the same share of correct captions; otherwise its share shifts its estimates.
-    fold = np.empty(len(described), int)
-    fold[np.argsort(correct, kind="stable")] = np.arange(len(described)) % FOLDS
-    confidence = np.zeros(len(described))
+    fold = np.empty(len(signs), int)
+    fold[np.argsort(correct, kind="stable")] = np.arange(len(signs)) % FOLDS
+    confidence = np.zeros(len(signs))
     for own in range(FOLDS):
-        of_others = fitted(fold != own)
-        for i in np.flatnonzero(fold == own):
-            d = described[int(i)]
-            confidence[i] = of_others.p_correct(d.pooled, d.words, d.log_probabilities)
-    probabilities = np.array([d.probability for d in described])
+        weights = _logistic_regression(signs[fold != own], correct[fold != own])
+        x = weights[0] + signs[fold == own] @ weights[1:]
+        confidence[fold == own] = 1 / (1 + np.exp(-x))
     if separation(confidence, correct)["auroc"] <= separation(probabilities, correct)["auroc"]:
         return None
-    return fitted(np.ones(len(described), bool)), confidence
+    return _logistic_regression(signs, correct), confidence
 
 
 def _logistic_regression(features: np.ndarray, correct: np.ndarray) -> np.ndarray:
@@ -243,11 +251,10 @@ def describe(captioner: Captioner, photos: Sequence[Photo], beam_size: int) -> l
     Raises:
         CalibrationError: a photo cannot be read.
     """
-    described = []
-    for grid in _grids(captioner, photos, "captions"):
-        best = captioner.search(grid, beam_size)[0]
-        described.append(Described(grid.mean((0, 1)), best.words, best.log_probabilities))
-    return described
+    return [
+        Described(grid.mean((0, 1)), captioner.search(grid, beam_size))
+        for grid in _grids(captioner, photos, "captions")
+    ]
 
 
 def _grids(captioner: Captioner, photos: Sequence[Photo], name: str) -> Iterator[np.ndarray]:
@@ -259,41 +266,113 @@ def _grids(captioner: Captioner, photos: Sequence[Photo], name: str) -> Iterator
         yield captioner.encode(rgb)
 
 
-def calibrate(
-    folder: ModelFolder,
+@dataclass(frozen=True)
+class Judged:
+    """The captions of photos that the model was not trained on.
+
+    Attributes:
+        probabilities, confidence: of each photo's caption. The confidence is one that the other
+            photos give it, since that of its own would be too good.
+        correct: which captions are.
+        estimator: None where it brings nothing, or there are too few photos.
+    """
+
+    probabilities: np.ndarray
+    confidence: np.ndarray
+    correct: np.ndarray
+    estimator: ConfidenceEstimator | None
+
+
+def judge(
     captioner: Captioner,
     trained_on: Sequence[Photo],
+    photos: Sequence[Photo],
     described: Sequence[Described],
-    correct: np.ndarray,
-) -> tuple[np.ndarray, ModelFolder]:
-    """Fits the confidence and stores it in the model folder.
+    tokenizer: Tokenizer,
+) -> Judged:
+    """Learns to choose among captions, and how likely the chosen ones are correct.
 
     Args:
         trained_on: photos that the model was trained on.
-        described: others, and which of their captions are `correct`.
-
-    Returns:
-        Each caption's confidence by an estimator fitted on the other photos, since a report on the
-        same photos would be too good; and the folder.
+        photos: others, each with two captions by people or more.
+        described: what the model made of these.
 
     Raises:
         CalibrationError: a photo cannot be read.
     """
-    fitted = None
     if len(described) >= LEAST_PHOTOS:
-        tokenizer = folder.tokenizer()
-        pooled = np.stack([grid.mean((0, 1)) for grid in _grids(captioner, trained_on, "words")])
-        drawn = tqdm(range(NON_PHOTOS), desc="no photos", unit="picture", disable=None)
-        others = np.stack([captioner.encode(non_photo(seed)).mean((0, 1)) for seed in drawn])
-        captions = [[tokenizer.encode(c) for c in photo.captions] for photo in trained_on]
-        detectors = fit_detectors(pooled, captions, tokenizer)
-        photo = fit_photo(pooled, others, np.stack([d.pooled for d in described]))
-        fitted = fit_confidence(photo, detectors, described, correct)
-    confidence = fitted[1] if fitted else np.array([d.probability for d in described])
-    threshold = choose_threshold(confidence, correct)
-    print(f"{'confidence by':<15}{'probability and features' if fitted else 'probability alone'}")
-    print(f"{'threshold':<15}{threshold:>8g}")
-    return confidence, folder.with_confidence(threshold, fitted[0] if fitted else None)
+        learned = _fit_to_photos(captioner, trained_on, described, tokenizer)
+        signs = [learned.signs(made.pooled, made.captions) for made in described]
+        ranking = fit_ranking(signs, _scores(photos, described, tokenizer))
+        best = [int((own @ ranking).argmax()) for own in signs]
+        chosen = [made.captions[i] for made, i in zip(described, best, strict=True)]
+        probabilities, correct = _about_captions(photos, chosen, tokenizer)
+        of_best = np.stack([own[i] for own, i in zip(signs, best, strict=True)])
+        if fitted := fit_confidence(of_best, probabilities, correct):
+            weights, confidence = fitted
+            estimator = replace(learned, ranking=ranking, weights=weights)
+            is_photo = np.array([estimator.is_photo(made.pooled) for made in described])
+            return Judged(probabilities, confidence * is_photo, correct, estimator)
+    first = [made.captions[0] for made in described]
+    probabilities, correct = _about_captions(photos, first, tokenizer)
+    return Judged(probabilities, probabilities, correct, None)
+
+
+def _fit_to_photos(
+    captioner: Captioner,
+    trained_on: Sequence[Photo],
+    described: Sequence[Described],
+    tokenizer: Tokenizer,
+) -> ConfidenceEstimator:
+    """What photos with captions and drawn pictures teach; the regressions have weights of 0."""
+    from captioner.training.matching import fit_matcher  # Keras, which `--help` does not need
+
+    pooled = np.stack([grid.mean((0, 1)) for grid in _grids(captioner, trained_on, "words")])
+    captions = [[tokenizer.encode(c) for c in photo.captions] for photo in trained_on]
+    drawn = tqdm(range(NON_PHOTOS), desc="no photos", unit="picture", disable=None)
+    others = np.stack([captioner.encode(non_photo(seed)).mean((0, 1)) for seed in drawn])
+    return ConfidenceEstimator(
+        fit_photo(pooled, others, np.stack([made.pooled for made in described])),
+        fit_detectors(pooled, captions, tokenizer),
+        fit_matcher(pooled, captions, len(tokenizer)),
+        np.zeros(SIGNS),
+        np.zeros(1 + SIGNS),
+    )
+
+
+def _by_collection(photos: Sequence[Photo]) -> Iterator[tuple[list[int], list[Sequence[str]]]]:
+    """The indices of each collection's photos, and people's captions of them."""
+    collections = np.array([photo.collection for photo in photos])
+    for name in np.unique(collections):
+        own = np.flatnonzero(collections == name).tolist()
+        yield own, [photos[i].captions for i in own]
+
+
+def _scores(
+    photos: Sequence[Photo], described: Sequence[Described], tokenizer: Tokenizer
+) -> list[np.ndarray]:
+    """CIDEr-D and BLEU-4 of each caption of each photo, together."""
+    scores = [np.zeros(0)] * len(photos)
+    for own, references in _by_collection(photos):
+        words = [[tuple(Tokenizer.split(r)) for r in people] for people in references]
+        scorer = Reward(words, bleu=RANKING_BLEU)
+        for place, i in enumerate(own):
+            said = [[tokenizer.words[word] for word in c.words] for c in described[i].captions]
+            scores[i] = np.array([scorer.score(place, caption) for caption in said])
+    return scores
+
+
+def _about_captions(
+    photos: Sequence[Photo], captions: Sequence[Said], tokenizer: Tokenizer
+) -> tuple[np.ndarray, np.ndarray]:
+    """The captions' probabilities, and which are correct."""
+    from captioner.captioner import sentence
+
+    correct = np.zeros(len(photos), bool)
+    for own, references in _by_collection(photos):
+        texts = [sentence([tokenizer.words[word] for word in captions[i].words]) for i in own]
+        correct[own] = is_correct(texts, references)
+    return np.array([probability(caption) for caption in captions]), correct
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -302,8 +381,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_data_arguments(parser)
     parser.add_argument(
-        "--beam-size", type=int, default=3, choices=range(1, 11), metavar="1..10",
-        help="hypotheses that the beam search keeps (default: 3; 1 is greedy)",
+        "--beam-size", type=int, default=CHOICES, choices=range(2, 11), metavar="2..10",
+        help=f"captions that the model learns to choose among (default: {CHOICES})",
     )  # fmt: skip
 
 
@@ -317,7 +396,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         CaptionerError: the data, the model or a photo cannot be read, or a photo has one caption.
     """
-    from captioner.captioner import Captioner, sentence
+    from captioner.captioner import Captioner
     from captioner.engine import Engine
 
     data = read_data(args)
@@ -335,22 +414,18 @@ def main(args: argparse.Namespace) -> int:
     # Without the calibration that is there: it may be one that cannot be read.
     captioner = Captioner(Engine(*folder.serving()), folder.tokenizer(), folder.manifest)
     described = describe(captioner, photos, args.beam_size)
-    probabilities = np.array([made.probability for made in described])
-    vocabulary = folder.tokenizer().words
-    captions = [sentence([vocabulary[word] for word in made.words]) for made in described]
-    correct, collections = np.zeros(len(photos), bool), np.array([p.collection for p in photos])
-    for name in np.unique(collections):
-        own = np.flatnonzero(collections == name)
-        references = [photos[i].captions for i in own]
-        correct[own] = is_correct([captions[i] for i in own], references)
-    confidence, folder = calibrate(folder, captioner, trained_on, described, correct)
-    threshold = folder.manifest.calibration.threshold
-    report = {
-        name: reliability(confidence[own], probabilities[own], correct[own], threshold)
-        for name in np.unique(collections)
-        for own in [collections == name]
-    }
-    for name, about in report.items():
+    judged = judge(captioner, trained_on, photos, described, folder.tokenizer())
+    threshold = choose_threshold(judged.confidence, judged.correct)
+    print(f"{'confidence by':<15}{'all signs' if judged.estimator else 'probability alone'}")
+    print(f"{'threshold':<15}{threshold:>8g}")
+    folder = folder.with_confidence(threshold, judged.estimator)
+    report = {}
+    for own, _ in _by_collection(photos):
+        about = reliability(
+            judged.confidence[own], judged.probabilities[own], judged.correct[own], threshold
+        )
+        name = photos[own[0]].collection
+        report[name] = about
         print(f"{name + ' AUROC':<15}{about['auroc'] or float('nan'):>8g}")
     write_text(folder.path / "calibration.json", json.dumps(report, indent=1) + "\n")
     return 0

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from captioner.confidence import choices
 from captioner.errors import CaptionerError
 from captioner.manifest import Manifest
 from captioner.model_folder import ModelFolder, write_text
@@ -192,6 +193,7 @@ def protocol(
         "decoder": {
             "strategy": "beam search" if beam_size > 1 else "greedy",
             "beam_size": beam_size,
+            "choices": choices(beam_size) if model.calibration.estimator else beam_size,
             **model.decoder.to_json(),
         },
         "scorer": f"pycocoevalcap {metadata.version('pycocoevalcap')}, PTB tokenizer, times 100",
@@ -248,7 +250,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--beam-size", type=int, default=3, choices=range(1, 11), metavar="1..10",
-        help="hypotheses that the beam search keeps (default: 3; 1 is greedy)",
+        help="captions to find by beam search, 5 if it is 2 to 5 (default: 3; 1 is greedy)",
     )  # fmt: skip
     parser.add_argument(
         "--limit", type=int, metavar="N", help="score only the first N photos by name"

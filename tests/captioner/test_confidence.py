@@ -6,6 +6,7 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,15 +14,18 @@ import pytest
 from captioner import Captioner, model_folder
 from captioner.confidence import LEAST_SHARE, SIGNS, ConfidenceEstimator, WordDetectors
 from captioner.errors import ModelFolderError
+from captioner.matching import CaptionMatcher
 from captioner.model_folder import ModelFolder
+from captioner.search import Hypothesis, Sampling
 from captioner.tokenizer import Tokenizer
 from captioner.training.calibration import (
-    Described,
     fit_confidence,
     fit_detectors,
     fit_photo,
+    fit_ranking,
     separation,
 )
+from captioner.training.matching import fit_matcher
 from captioner.training.non_photos import KINDS, non_photo
 
 CHANNELS = 12
@@ -44,36 +48,64 @@ def detectors(count: int = 600) -> WordDetectors:
     return fit_detectors(pooled, [[(A, int(animal)), (A,)] for animal in animals], WORDS)
 
 
-def described(count: int, seed: int) -> tuple[list[Described], np.ndarray]:
-    """Captions that name an animal, the right one or not, and which are correct."""
+def matcher(count: int = 600, epochs: int = 15) -> CaptionMatcher:
+    pooled, animals = photos(count, 1)
+    return fit_matcher(pooled, [[(A, int(animal))] for animal in animals], len(WORDS), epochs)
+
+
+NO_MATCHER = CaptionMatcher.rounded(np.zeros((2, CHANNELS)), np.zeros(2), np.zeros((len(WORDS), 2)))
+
+
+def estimator(**parts: Any) -> ConfidenceEstimator:
+    """One that has learned nothing, but these parts."""
+    unlearned = ConfidenceEstimator(
+        ALWAYS, detectors(), NO_MATCHER, np.zeros(SIGNS), np.zeros(1 + SIGNS)
+    )
+    return replace(unlearned, **parts)
+
+
+def described(count: int, seed: int) -> tuple[np.ndarray, list[Hypothesis], np.ndarray]:
+    """Features, captions that name an animal, the right one or not, and which are correct."""
     pooled, animals = photos(count, seed)
     rng = np.random.default_rng(seed)
     said = np.where(rng.random(count) < 0.6, animals, rng.integers(DOG, BIRD + 1, count))
     logs = np.log(rng.uniform(0.3, 0.9, (count, 3)))
     made = [
-        Described(features, (A, int(word)), tuple(map(float, log)))
-        for features, word, log in zip(pooled, said, logs, strict=True)
+        Hypothesis((A, int(word)), tuple(map(float, log)))
+        for word, log in zip(said, logs, strict=True)
     ]
-    return made, said == animals
+    return pooled, made, said == animals
+
+
+def probabilities(made: list[Hypothesis]) -> np.ndarray:
+    return np.array([math.exp(np.mean(caption.log_probabilities[:2])) for caption in made])
+
+
+def signs(of: ConfidenceEstimator, pooled: np.ndarray, made: list[Hypothesis]) -> np.ndarray:
+    return np.concatenate([of.signs(x, [y]) for x, y in zip(pooled, made, strict=True)])
 
 
 def test_a_detector_finds_its_word_and_function_words_have_none() -> None:
     found = detectors()
     assert sorted(found.words) == [DOG, CAT, BIRD]
     pooled, animals = photos(300, 2)
-    shares = np.array([found.detect(x, [DOG, CAT, BIRD])[0] for x in pooled])
+    detected = [found.detect(x, [DOG, CAT, BIRD]) for x in pooled]
+    shares = np.array([[d[word][0] for word in (DOG, CAT, BIRD)] for d in detected])
     assert np.mean(shares.argmax(1) + DOG == animals) > 0.8
     # Half of a photo's captions name the animal, and a third of the photos show each.
     assert shares.sum(1).mean() == pytest.approx(0.5, abs=0.06)
-    assert found.frequency == pytest.approx([1 / 6] * 3, abs=0.03)
-    assert len(found.detect(pooled[0], [A, 999])[0]) == 0
+    assert [frequency for _, frequency in detected[0].values()] == pytest.approx(
+        [1 / 6] * 3, abs=0.03
+    )
+    assert found.detect(pooled[0], [A, 999]) == {}
 
 
 def test_eight_bits_are_enough_for_a_detector() -> None:
     kernel = np.random.default_rng(3).normal(size=(3, CHANNELS))
     found = WordDetectors.rounded(np.arange(3), kernel, np.full(3, 0.5), np.full(3, 0.1))
     pooled = np.full(CHANNELS, 0.01, np.float32)
-    assert found.detect(pooled, range(3))[0] == pytest.approx(kernel @ pooled + 0.5, abs=1e-3)
+    shares = [share for share, _ in found.detect(pooled, range(3)).values()]
+    assert shares == pytest.approx(kernel @ pooled + 0.5, abs=1e-3)
 
 
 def test_a_word_of_few_photos_has_no_detector() -> None:
@@ -83,17 +115,49 @@ def test_a_word_of_few_photos_has_no_detector() -> None:
     assert sorted(fit_detectors(pooled, captions, WORDS).words) == [DOG, CAT]
 
 
+def test_a_matcher_finds_the_caption_of_a_photo() -> None:
+    found = matcher()
+    pooled, animals = photos(300, 2)
+    captions = [(A, word) for word in (DOG, CAT, BIRD)]
+    cosines = np.array([[cosine for cosine, _, _ in found.match(x, captions)] for x in pooled])
+    assert np.mean(cosines.argmax(1) + DOG == animals) > 0.8
+    assert np.abs(cosines).max() <= 1.001
+    assert found.match(pooled[0], [(), (999,)]) == [(0, 0, 0)] * 2, "words that it has not learned"
+
+
+def test_a_match_reckoned_by_hand() -> None:
+    words = np.zeros((len(WORDS), 2))
+    words[DOG], words[CAT] = (3, 4), (1, 0)
+    found = CaptionMatcher.rounded(np.eye(2), np.array([0.0, -1.0]), words)
+    ((cosine, least, mean),) = found.match(np.array([2.0, 1.0], np.float32), [(DOG, CAT)])
+    # The picture is (1, 0), the caption (4, 4).
+    assert (cosine, least, mean) == pytest.approx((math.sqrt(0.5), 1, 2), abs=0.05)
+
+
+def test_the_better_caption_comes_first() -> None:
+    """It learns to choose from what other captions scored, though all are equally probable."""
+    of = estimator(matcher=matcher())
+    logs = (math.log(0.5),) * 3
+    choices = [Hypothesis((A, word), logs) for word in (DOG, CAT, BIRD)]
+    pooled, animals = photos(300, 5)
+    scores = [(np.arange(DOG, BIRD + 1) == animal).astype(float) for animal in animals]
+    of = replace(of, ranking=fit_ranking([of.signs(x, choices) for x in pooled], scores))
+    pooled, animals = photos(300, 6)
+    orders = [of.judge(x, choices)[0] for x in pooled]
+    assert {tuple(sorted(order)) for order in orders} == {(0, 1, 2)}
+    assert np.mean([order[0] + DOG for order in orders] == animals) > 0.8
+
+
 def test_it_learns_how_likely_a_caption_is_correct() -> None:
-    made, correct = described(1000, 3)
-    fitted = fit_confidence(ALWAYS, detectors(), made, correct)
+    of = estimator(matcher=matcher())
+    pooled, made, correct = described(1000, 3)
+    fitted = fit_confidence(signs(of, pooled, made), probabilities(made), correct)
     assert fitted is not None
-    confidence, of_others = fitted
-    fresh, correct = described(1000, 4)
-    chances = np.array(
-        [confidence.p_correct(d.pooled, d.words, d.log_probabilities) for d in fresh]
-    )
-    alone = np.array([d.probability for d in fresh])
-    assert separation(alone, correct)["auroc"] == pytest.approx(0.5, abs=0.06)
+    weights, of_others = fitted
+    of = replace(of, weights=weights)
+    pooled, made, correct = described(1000, 4)
+    chances = np.array([of.judge(x, [y])[1] for x, y in zip(pooled, made, strict=True)])
+    assert separation(probabilities(made), correct)["auroc"] == pytest.approx(0.5, abs=0.06)
     assert separation(chances, correct)["auroc"] > 0.85
     assert chances.mean() == pytest.approx(correct.mean(), abs=0.05)
     # What it says of the photos that it learned from is what it would say of others.
@@ -103,50 +167,59 @@ def test_it_learns_how_likely_a_caption_is_correct() -> None:
 def test_the_signs_of_a_case_reckoned_by_hand() -> None:
     kernel = np.array([[1.0, 0.0], [0.0, 1.0]])
     found = WordDetectors.rounded(np.array([DOG, CAT]), kernel, np.zeros(2), np.full(2, 0.1))
-    weights = np.array([0.5, 1.0, *np.zeros(SIGNS - 1)])
-    estimator = ConfidenceEstimator(np.array([-1.0, 1.0, 1.0], np.float32), found, weights)
+    words = np.zeros((len(WORDS), 2))
+    words[DOG], words[CAT] = (1, 0), (0, 1)
+    of = ConfidenceEstimator(
+        np.array([-1.0, 1.0, 1.0], np.float32),
+        found,
+        CaptionMatcher.rounded(np.eye(2), np.zeros(2), words),
+        np.zeros(SIGNS),
+        np.array([0.5, 1.0, *np.zeros(SIGNS - 1)]),
+    )
     pooled = np.array([0.8, 0.4], np.float32)
     logs = (math.log(0.5), math.log(0.25), math.log(0.5), math.log(0.25))
     mean = math.log(0.5) * 1.5
     expected = [
         mean, 4 * mean, math.log(0.25), 0.4, 0.6, math.log(4), math.log(4 * math.sqrt(2)), 2,
-        math.log(0.32),
+        math.log(0.32), 3 / math.sqrt(10), 0, 1 / math.sqrt(5),
     ]  # fmt: skip
-    signs = estimator.signs(pooled, (A, DOG, CAT), logs)
-    assert signs == pytest.approx(expected, abs=1e-5)
-    chance = estimator.p_correct(pooled, (A, DOG, CAT), logs)
+    caption = Hypothesis((A, DOG, CAT), logs)
+    assert of.signs(pooled, [caption])[0] == pytest.approx(expected, abs=1e-2)
+    order, chance = of.judge(pooled, [caption])
+    assert order == [0]
     assert chance == pytest.approx(1 / (1 + math.exp(-0.5 - mean)))
-    assert estimator.p_correct(np.array([0.5, 0.4], np.float32), (DOG,), logs) == 0, "no photo"
-    never = replace(estimator, weights=np.array([-1000.0, *np.zeros(SIGNS)]))
-    assert 0 < never.p_correct(pooled, (DOG,), logs) < 0.01, "0 is for pictures that are not photos"
-    nothing = estimator.signs(pooled, (), ())
+    dog = Hypothesis((DOG,), logs)
+    assert of.judge(np.array([0.5, 0.4], np.float32), [dog])[1] == 0, "no photo"
+    never = replace(of, weights=np.array([-1000.0, *np.zeros(SIGNS)]))
+    assert 0 < never.judge(pooled, [dog])[1] < 0.01, "0 is for pictures that are not photos"
+    nothing = of.signs(pooled, [Hypothesis()])[0]
     assert nothing[3:8] == pytest.approx([LEAST_SHARE, LEAST_SHARE, 0, 0, 0])
-    assert np.isfinite(estimator.signs(pooled, (A,), (-math.inf,))).all()
+    assert np.isfinite(of.signs(pooled, [Hypothesis((A,), (-math.inf,))])).all()
 
 
 def test_too_few_captions_tell_nothing() -> None:
-    made, correct = described(400, 5)
-    found = detectors()
-    assert fit_confidence(ALWAYS, found, made, correct) is not None
-    assert fit_confidence(ALWAYS, found, made[:250], correct[:250]) is None
-    assert fit_confidence(ALWAYS, found, made, np.ones(400, bool)) is None
-    assert fit_confidence(ALWAYS, found, made, np.arange(400) < 40) is None
+    pooled, made, correct = described(400, 5)
+    found, chances = signs(estimator(), pooled, made), probabilities(made)
+    assert fit_confidence(found, chances, correct) is not None
+    assert fit_confidence(found[:250], chances[:250], correct[:250]) is None
+    assert fit_confidence(found, chances, np.ones(400, bool)) is None
+    assert fit_confidence(found, chances, np.arange(400) < 40) is None
 
 
 def test_signs_that_say_nothing_are_not_believed() -> None:
-    made, _ = described(400, 5)
+    pooled, made, _ = described(400, 5)
     rng = np.random.default_rng(8)
-    correct = rng.random(400) < np.array([d.probability for d in made])
-    assert fit_confidence(ALWAYS, detectors(), made, correct) is None
+    correct = rng.random(400) < probabilities(made)
+    assert fit_confidence(signs(estimator(), pooled, made), probabilities(made), correct) is None
 
 
 def test_what_is_no_photo_is_told_from_photos() -> None:
     rng = np.random.default_rng(6)
     others = rng.normal(2, 0.5, (300, CHANNELS)) + 2 * np.eye(CHANNELS)[-1]
     weights = fit_photo(photos(600, 1)[0], others[:200], photos(500, 2)[0])
-    estimator = ConfidenceEstimator(weights, detectors(), np.zeros(1 + SIGNS))
-    assert np.mean([estimator.is_photo(x) for x in others[200:]]) < 0.1
-    assert np.mean([estimator.is_photo(x) for x in photos(500, 7)[0]]) > 0.98
+    of = estimator(photo=weights)
+    assert np.mean([of.is_photo(x) for x in others[200:]]) < 0.1
+    assert np.mean([of.is_photo(x) for x in photos(500, 7)[0]]) > 0.98
 
 
 @pytest.mark.parametrize("kind", range(len(KINDS)))
@@ -171,7 +244,9 @@ def constant(channels: int, bias: float, photo: float = 1.0) -> ConfidenceEstima
         np.array([5]), np.zeros((1, channels)), np.array([0.1]), np.array([0.1])
     )
     is_photo = np.array([photo, *np.zeros(channels)], np.float32)
-    return ConfidenceEstimator(is_photo, words, np.array([bias, *np.zeros(SIGNS)]))
+    match = CaptionMatcher.rounded(np.zeros((2, channels)), np.zeros(2), np.zeros((6, 2)))
+    weights = np.array([bias, *np.zeros(SIGNS)])
+    return ConfidenceEstimator(is_photo, words, match, np.zeros(SIGNS), weights)
 
 
 def test_it_is_kept_in_the_model_folder(tiny_model: Path, tmp_path: Path) -> None:
@@ -205,6 +280,27 @@ def test_it_is_kept_in_the_model_folder(tiny_model: Path, tmp_path: Path) -> Non
     assert kept(path) == []
 
 
+def test_a_captioner_answers_with_the_best_of_five(tiny_model: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(tiny_model, tmp_path / "model")
+    picture = np.full((40, 50, 3), 200, np.uint8)
+    found = Captioner.load(path).caption(picture, beam_size=5).candidates
+    assert len(found) == 5
+    channels = ModelFolder.open(path).manifest.encoder.channels
+    backwards = replace(constant(channels, 0.0), ranking=np.array([-1.0, *np.zeros(SIGNS - 1)]))
+    ModelFolder.open(path).with_confidence(0.5, backwards)
+    captioner = Captioner.load(path)
+    chosen = captioner.caption(picture).candidates
+    by_probability = sorted(found, key=lambda candidate: candidate.probability)
+    assert [c.text for c in chosen] == [c.text for c in by_probability[:3]]
+    greedy = Captioner.load(tiny_model).caption(picture, beam_size=1).text
+    assert captioner.caption(picture, beam_size=1).text == greedy, "greedy stays greedy"
+    sampling = Sampling(samples=4, seed=1)
+    drawn = [c.text for c in captioner.caption(picture, strategy=sampling).candidates]
+    assert drawn == [
+        c.text for c in Captioner.load(tiny_model).caption(picture, strategy=sampling).candidates
+    ]
+
+
 def test_a_killed_calibration_leaves_what_was_there(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +326,8 @@ BROKEN = [
     b"no zip",
     constant(2, 0.0).to_bytes(),
     replace(GOOD, weights=np.zeros(8)).to_bytes(),
+    replace(GOOD, ranking=np.zeros(8)).to_bytes(),
+    replace(GOOD, ranking=np.full(SIGNS, np.nan)).to_bytes(),
     replace(GOOD, weights=np.full(1 + SIGNS, np.nan)).to_bytes(),
     replace(GOOD, photo=np.zeros(3, np.float32)).to_bytes(),
     *(
@@ -241,6 +339,15 @@ BROKEN = [
             ("bias", np.zeros(2, np.float32)),
             ("frequency", np.zeros(1, np.float32)),
             ("scale", np.full(1, np.inf, np.float32)),
+        )
+    ),
+    *(
+        replace(GOOD, matcher=replace(GOOD.matcher, **{name: value})).to_bytes()
+        for name, value in (
+            ("picture", np.zeros((2, 4), np.int8)),
+            ("words", np.zeros((6, 2), np.float32)),
+            ("words", np.zeros((6, 3), np.int8)),
+            ("picture_bias", np.full(2, np.nan, np.float32)),
         )
     ),
 ]

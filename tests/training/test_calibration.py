@@ -13,13 +13,14 @@ import pytest
 
 from captioner import Captioner, cli
 from captioner.model_folder import ModelFolder
+from captioner.search import Hypothesis
 from captioner.training import calibration
 from captioner.training.calibration import (
     CalibrationError,
-    calibrate,
     choose_threshold,
     describe,
     is_correct,
+    judge,
     reliability,
     separation,
 )
@@ -100,26 +101,35 @@ def test_a_calibration_is_stored_and_served(
         correct.append(reddish)
     known, own = shots[300:], shots[:300]
     captioner = Captioner.load(path)
-    logs = tuple(np.log([0.5, 0.5]))
-    described = [
-        replace(made, words=(red,), log_probabilities=logs) for made in describe(captioner, own, 1)
-    ]
-    confidence, folder = calibrate(
-        ModelFolder.open(path), captioner, known, described, np.array(correct[:300])
-    )
-    assert folder.manifest.calibration.estimator
-    assert 0 < folder.manifest.calibration.threshold < 1
-    assert np.mean((confidence >= 0.5) == correct[:300]) > 0.9
-    estimator = ModelFolder.open(path).confidence()
-    assert estimator is not None
-    others = describe(captioner, known, 1)
-    sure = [estimator.p_correct(made.pooled, (red,), logs) >= 0.5 for made in others]
+    always_red = Hypothesis((red,), tuple(np.log([0.5, 0.5])))
+    described = [replace(made, captions=[always_red]) for made in describe(captioner, own, 2)]
+    judged = judge(captioner, known, own, described, tokenizer)
+    assert judged.correct.tolist() == correct[:300]
+    assert np.mean((judged.confidence >= 0.5) == correct[:300]) > 0.9
+    assert judged.estimator is not None
+    others = describe(captioner, known, 2)
+    sure = [judged.estimator.judge(made.pooled, [always_red])[1] >= 0.5 for made in others]
     assert np.mean(np.array(sure) == correct[300:]) > 0.8
-    assert Captioner.load(path).caption(own[0].path).confidence is not None
+
+    # Of the two words, both as probable, it chooses the one that the photo shows, if it is there.
+    right, wrong = (
+        [
+            replace(always_red, words=(red if reddish is said else blue,))
+            for reddish in correct[:300]
+        ]
+        for said in (True, False)
+    )
+    described = [
+        replace(made, captions=[wrong[i], right[i] if i % 5 else wrong[i]])
+        for i, made in enumerate(described)
+    ]
+    judged = judge(captioner, known, own, described, tokenizer)
+    assert judged.estimator is not None
+    assert np.mean(judged.correct == (np.arange(300) % 5 > 0)) > 0.9
 
     shots[300].path.write_bytes(b"no picture")
     with pytest.raises(CalibrationError, match=r"300\.png"):
-        calibrate(folder, captioner, known, described, np.array(correct[:300]))
+        judge(captioner, known, own, described, tokenizer)
 
 
 def data_set(folder: Path, captions: dict[str, list[str]], picture: bytes) -> Path:

@@ -17,6 +17,7 @@ import skimage.data
 
 from captioner import Captioner
 from captioner.confidence import SIGNS, ConfidenceEstimator, WordDetectors
+from captioner.matching import CaptionMatcher
 from captioner.model_folder import ModelFolder
 from captioner.pictures.preprocess import Preprocessor
 from captioner.tokenizer import Tokenizer
@@ -254,7 +255,10 @@ def test_what_a_stage_learns_is_averaged_with_what_was_there(data, tmp_path, two
         np.array([5]), np.ones((1, channels)), np.zeros(1), np.full(1, 0.1)
     )
     photo = np.zeros(1 + channels, np.float32)
-    confidence = ConfidenceEstimator(photo, detectors, np.zeros(1 + SIGNS))
+    matcher = CaptionMatcher.rounded(np.zeros((2, channels)), np.zeros(2), np.zeros((6, 2)))
+    confidence = ConfidenceEstimator(
+        photo, detectors, matcher, np.zeros(SIGNS), np.zeros(1 + SIGNS)
+    )
     folder = folder.with_confidence(0.5, confidence)
     learn = stage("learn", "decoder", epochs=1, keep_last=True)
     weights = []
