@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from captioner.confidence import choices
 from captioner.errors import CaptionerError
 from captioner.manifest import Manifest
 from captioner.model_folder import ModelFolder, write_text
@@ -175,6 +174,8 @@ def protocol(
     name: str, split: str, photos: Sequence[Photo], model: Manifest, beam_size: int
 ) -> dict[str, Any]:
     """What the scores of a report depend on; `name` is the collection's, `model` the manifest."""
+    from captioner.confidence import choices  # NumPy, which `--help` does not need
+
     counts = [len(photo.captions) for photo in photos]
     return {
         "data": {
