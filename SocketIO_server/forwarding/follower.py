@@ -22,6 +22,7 @@ from SocketIO_server.stores.protocol import Store, StoreError
 log = logging.getLogger("relay")
 
 BATCH = 20
+PATIENCE = 5.0  # seconds, for the first look into the store
 LOOK_AGAIN = 2.0  # seconds, where nothing wakes the thread
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between attempts
 
@@ -58,10 +59,14 @@ class Follower:
     def __init__(self, receiver: Receiver, open_store: Callable[[], Store], file: Path) -> None:
         self._receiver, self._open_store, self._file = receiver, open_store, file
         self._wake, self._stopping = threading.Event(), threading.Event()
+        self._began = threading.Event()
         self._thread = threading.Thread(target=self._run, name=receiver.name, daemon=True)
 
     def start(self) -> None:
+        """Starts to hand on what comes after this call, and what was left to hand on before."""
         self._thread.start()
+        # Else a caption that comes sooner than the first look would count as one from before.
+        self._began.wait(PATIENCE)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -80,6 +85,7 @@ class Follower:
             try:
                 found = self._step(store)
             except (DeliveryError, StoreError) as error:
+                self._began.set()
                 if not pause:
                     log.warning("%s: %s Trying again until it works.", self._receiver.name, error)
                 pause = min(LONGEST_PAUSE, 2 * pause or FIRST_PAUSE)
@@ -98,6 +104,7 @@ class Follower:
         """Hands the next captions on; whether there were any."""
         last = store.last_seq()
         position = self._position(last)
+        self._began.set()
         captions, _ = store.after(position, BATCH)
         for caption in captions:
             if self._stopping.is_set():

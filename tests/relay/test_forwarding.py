@@ -9,6 +9,7 @@ import json
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +19,9 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from SocketIO_server.forwarding.follower import Follower
+from SocketIO_server.forwarding.webhook import Webhook
+from SocketIO_server.stores.sqlite import SqliteStore
 from tests.kit.clients import JPEG, WireClient
 from tests.kit.servers import TOKEN, Relay, free_port, wait_until
 
@@ -122,6 +126,20 @@ def test_what_fails_is_sent_again_and_nothing_is_lost_by_a_kill(tmp_path: Path, 
     wait_until(lambda: again.captions() == ["two", "three"], seconds=60)
     relay.kill()
     again.close()
+
+
+def test_a_caption_that_comes_right_after_the_start_is_new(tmp_path: Path) -> None:
+    """When `start` returns, the place is kept from which on captions are handed on."""
+    for number in range(10):
+        file = tmp_path / f"{number}.json"
+        follower = Follower(
+            Webhook(f"http://127.0.0.1:{free_port()}/", ""),
+            lambda: SqliteStore(tmp_path / "history.db", 100, time.sleep),
+            file,
+        )
+        follower.start()
+        assert json.loads(file.read_text())["seq"] == 0
+        follower.stop()
 
 
 def test_a_new_address_gets_new_captions_only(tmp_path: Path, hook: Hook) -> None:
