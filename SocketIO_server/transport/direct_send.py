@@ -138,8 +138,9 @@ class DirectSocket(BoundedSocket):
         self._write_queued()
         self._read(ws)
         self.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_CLOSE)
-        self._writing.join()
-        self._writing = None
+        if self._writing is not None:  # else another task is about to close the session
+            self._writing.join()
+            self._writing = None
 
     def _is_upgrade(self, ws: Any) -> bool:
         """Whether a client that has polled goes on over this WebSocket."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
@@ -161,31 +162,31 @@ def test_forgotten_photos_leave_every_screen(screen: Chromium, viewer: Viewer) -
     screen.wait_texts(CAPTIONS, ["a dog"])
 
 
-def set_offline(screen: Chromium, offline: bool) -> None:
+@contextmanager
+def offline(screen: Chromium) -> Iterator[None]:
+    """The page has no network meanwhile."""
     screen.command("Network.enable")
-    screen.command(
-        "Network.emulateNetworkConditions",
-        offline=offline,
-        latency=0,
-        downloadThroughput=-1,
-        uploadThroughput=-1,
-    )
+    conditions = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    screen.command("Network.emulateNetworkConditions", offline=True, **conditions)
+    try:
+        yield
+    finally:
+        screen.command("Network.emulateNetworkConditions", offline=False, **conditions)
 
 
 def test_a_viewer_catches_up_after_a_break(screen: Chromium, viewer: Viewer) -> None:
     viewer.publish("one", id="1")
     viewer.publish("two", id="2")
     screen.wait_texts(CAPTIONS, ["two", "one"])
+    viewer.publisher.disconnect()  # first: else it would try to come back by itself, too
     viewer.relay.kill()
     screen.wait_texts("#connection", ["The relay cannot be reached. Trying again…"])
-    viewer.publisher.disconnect()
     # the page is kept offline while something is published and something is deleted
-    set_offline(screen, True)
-    viewer.start_relay()
-    viewer.connect()
-    viewer.publish("three", id="3")
-    viewer.publisher.call("forget", {"id": "1"})
-    set_offline(screen, False)
+    with offline(screen):
+        viewer.start_relay()
+        viewer.connect()
+        viewer.publish("three", id="3")
+        viewer.publisher.call("forget", {"id": "1"})
     screen.wait_texts("#connection", ["Live"], seconds=30)
     screen.wait_texts(CAPTIONS, ["three", "two"])
     viewer.publish("four")
@@ -281,12 +282,11 @@ def test_a_gap_in_the_history_is_said(screen: Chromium, viewer: Viewer) -> None:
     viewer.publisher.disconnect()
     viewer.relay.kill()
     screen.wait_texts("#connection", ["The relay cannot be reached. Trying again…"])
-    set_offline(screen, True)
-    viewer.start_relay(RELAY_KEEP=2)
-    viewer.connect()
-    for number in range(2, 7):
-        viewer.publish(f"number {number}")
-    set_offline(screen, False)
+    with offline(screen):
+        viewer.start_relay(RELAY_KEEP=2)
+        viewer.connect()
+        for number in range(2, 7):
+            viewer.publish(f"number {number}")
     gone = "3 older captions are gone: they left the history while this page was away."
     screen.wait_texts(".card .caption", ["number 6", "number 5", gone, "one"], seconds=30)
     assert screen.texts("[data-state=gap] .caption") == [gone]
