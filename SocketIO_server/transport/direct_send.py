@@ -138,9 +138,10 @@ class DirectSocket(BoundedSocket):
         self._write_queued()
         self._read(ws)
         self.close(wait=False, abort=True, reason=self.server.reason.TRANSPORT_CLOSE)
-        if self._writing is not None:  # else another task is about to close the session
+        if self._writing is not None:  # else another task is about to close the session,
             self._writing.join()
             self._writing = None
+        self.upgraded = False  # and has nothing to write to
 
     def _is_upgrade(self, ws: Any) -> bool:
         """Whether a client that has polled goes on over this WebSocket."""
