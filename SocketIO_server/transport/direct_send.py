@@ -115,15 +115,19 @@ class DirectSocket(BoundedSocket):
             while not self.queue.empty():
                 packets = self.poll()
                 if not packets:
-                    websocket.close()
+                    self._hang_up()
                     return
                 for packet in packets:
                     websocket.send(packet.encode())
         except Exception:  # the connection is broken
-            websocket.close()  # which ends the task that reads from it, and the session
+            self._hang_up()  # which ends the task that reads from it, and the session
         else:
             self.count_written()
             self._writing = None
+
+    def _hang_up(self) -> None:
+        if self._line.fileno() >= 0:  # else the client's goodbye has closed it
+            self._websocket.close()
 
     def _serve_websocket(self, ws: Any) -> None:
         websocket = getattr(ws, "ws", ws)  # simple-websocket's, or eventlet's
