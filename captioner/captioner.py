@@ -235,16 +235,16 @@ class Captioner:
         style: str = "caption",
     ) -> Caption:
         """As `caption`, for a picture that `preprocessor.load` has read."""
-        judge = self._confidence
-        chooses = judge is not None and strategy is None
+        estimator = self._confidence
+        chooses = estimator is not None and strategy is None
         with self.at_work():
             grid = self.encode(rgb)
             found = choices(beam_size) if chooses else beam_size
             hypotheses = self.search(grid, found, strategy)
         confidence = None
-        if judge is not None:
+        if estimator is not None:
             judged = hypotheses if chooses else hypotheses[:1]
-            order, confidence = judge.judge(grid.mean((0, 1)), judged)
+            order, confidence = estimator.judge(grid.mean((0, 1)), judged)
             hypotheses[: len(order)] = [judged[i] for i in order]
         if max_candidates is None:
             max_candidates = beam_size
