@@ -162,7 +162,8 @@ export class Card {
     this.part("caption").hidden = false;
     showConfidence(this.root, answer);
     showWords(this.root, answer.caption, answer.words ?? []);
-    showCandidates(this.root, answer.candidates ?? []);
+    const use = answer.published === "no" ? null : (caption) => this.saveCaption(caption);
+    showCandidates(this.root, answer.candidates ?? [], use);
     for (const note of this.root.querySelectorAll("[data-published]")) {
       note.hidden = note.dataset.published !== answer.published;
     }
@@ -194,6 +195,11 @@ export class Card {
       this.showProblem("Write a caption, or delete the photo.");
       return;
     }
+    await this.saveCaption(caption);
+  }
+
+  /** Put a person's words in place of the model's: written by hand, or another of its captions. */
+  async saveCaption(caption) {
     try {
       await requestCorrection(this.answer, caption);
     } catch (refusal) {

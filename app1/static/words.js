@@ -27,6 +27,7 @@ export function showWords(card, caption, words) {
     button.tabIndex = index === 0 ? 0 : -1; // one stop for Tab; the arrow keys go on
     // without a space before it, a word is part of the one before: dog's
     button.classList.toggle("joined", places[index - 1]?.after === "");
+    button.classList.toggle("stopped", /^\S/.test(places[index].after));
     button.addEventListener("pointerenter", ({ pointerType }) => {
       if (pointerType === "mouse") show(button);
     });
@@ -45,7 +46,7 @@ export function showWords(card, caption, words) {
     if (goal !== undefined || event.key === " ") event.preventDefault(); // no scrolling
     if (buttons[goal]) moveTo(buttons[goal]);
   });
-  line.replaceChildren(...buttons.flatMap((button, index) => [button, places[index].after]));
+  line.replaceChildren(...unbroken(buttons, places));
   line.hidden = words.length === 0;
   card.querySelector(".hint").hidden = !words.some(({ attention }) => attention);
   // the words show the caption; the heading stays for screen readers
@@ -63,6 +64,26 @@ function makeButton({ word, probability, attention }, text) {
   const where = attention ? `, looked ${whereItLooked(attention)}` : "";
   button.setAttribute("aria-label", `${word}, ${percent(probability)}${where}`);
   return button;
+}
+
+/** Buttons and the text after them; no line breaks before a full stop, or within "dog's". */
+function unbroken(buttons, places) {
+  const pieces = [];
+  let piece = null;
+  buttons.forEach((button, index) => {
+    if (piece === null) {
+      piece = document.createElement("span");
+      piece.className = "unbroken";
+      pieces.push(piece);
+    }
+    const [, stop, space] = /^(\S*)(.*)$/s.exec(places[index].after);
+    piece.append(button, stop);
+    if (space !== "") {
+      pieces.push(space);
+      piece = null;
+    }
+  });
+  return pieces;
 }
 
 /**

@@ -52,6 +52,7 @@ class Api:
     port: int
     uploads: list[tuple[str, bytes]] = field(default_factory=list)
     deleted: list[tuple[str, str]] = field(default_factory=list)
+    corrected: list[tuple[str, str]] = field(default_factory=list)
     refusals: list[tuple[int, str, str]] = field(
         default_factory=list
     )  # status, detail, Retry-After
@@ -131,6 +132,11 @@ def api(settings_of: Callable[..., Settings]) -> Iterator[Api]:
             answer["thumbnail"] = scripted.thumbnail
         return jsonify(answer)
 
+    @app.patch("/api/captions/<id_>")
+    def correct(id_: str) -> ResponseReturnValue:
+        scripted.corrected.append((id_, (request.get_json() or {})["caption"]))
+        return jsonify(published="delivered")
+
     @app.delete("/api/captions/<id_>")
     def delete(id_: str) -> ResponseReturnValue:
         scripted.deleted.append((id_, request.headers["Authorization"]))
@@ -174,12 +180,34 @@ def test_photos_show_at_once_and_captions_follow_in_order(
     api.released.set()
     page.wait_texts(".caption", ["A dog's ball.", "A cat's ball."])
     assert [name for name, _ in api.uploads] == ["dog.png", "cat.png"]
-    assert page.texts(".card:first-child .candidates li") == ["a dog  25%"]
+    assert page.texts(".card:first-child .candidates li .text") == ["a dog"]
     assert page.texts(".card:first-child .verdict") == ["Fairly sure:"]
     assert page.texts(".card:first-child .odds") == ["About 7 in 10 captions like this are right"]
     assert page.one(".card:first-child [data-published]").text == "On the wall."
     assert page.texts("#announcer") == ["cat.png: A cat's ball."]
     assert page.complaints(EXPECTED_404) == []
+
+
+def test_another_caption_is_used_with_one_click(page: Chromium, api: Api, tmp_path: Path) -> None:
+    choose(page, photo(tmp_path, "cat.png"))
+    page.wait_texts(".caption", ["A cat's ball."])
+    use = page.one(".candidates .use")
+    assert use.get_attribute("aria-label") == "Use this: a dog"
+    use.click()
+    page.wait_texts(".caption", ["a dog"])
+    assert api.corrected == [("id-1", "a dog")]
+    assert page.one(".own-words")
+    assert not page.all(".candidates")[0].is_displayed()
+    assert page.texts("#announcer") == ["Saved. Every screen shows your words."]
+
+
+def test_a_caption_that_is_on_no_screen_cannot_be_replaced(
+    page: Chromium, api: Api, tmp_path: Path
+) -> None:
+    api.published = "no"
+    choose(page, photo(tmp_path, "cat.png"))
+    page.wait_texts(".candidates .text", ["a dog"])
+    assert page.all(".candidates .use") == []
 
 
 def test_each_word_shows_where_the_model_looked(page: Chromium, api: Api, tmp_path: Path) -> None:
@@ -208,6 +236,15 @@ def test_each_word_shows_where_the_model_looked(page: Chromium, api: Api, tmp_pa
 
     page.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
     page.wait(lambda: not page.all(".veil")[0].is_displayed())
+
+
+def test_no_line_begins_with_a_full_stop(page: Chromium, tmp_path: Path) -> None:
+    choose(page, photo(tmp_path, "dog.png"))
+    page.wait_texts(".word", ["A", "dog", "'s", "ball"])
+    page.run("document.querySelector('.words').style.width = '1px'")
+    assert page.texts(".words > *") == ["A", "dog's", "ball."]
+    count = "return [...document.querySelectorAll('.unbroken')].map(e => e.getClientRects().length)"
+    assert page.run(count) == [1, 1, 1]
 
 
 def test_a_photo_is_dropped_or_pasted_anywhere(page: Chromium, tmp_path: Path) -> None:

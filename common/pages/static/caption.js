@@ -1,7 +1,7 @@
 // Fills the parts of a card that both pages have: those of confidence.html and candidates.html in
 // common/pages/templates.
 
-import { odds, percent, verdict } from "./format.js";
+import { odds, verdict } from "./format.js";
 import { byId } from "./page.js";
 
 /**
@@ -21,16 +21,28 @@ export function showConfidence(card, { confident, confidence, photo, by }) {
   card.querySelector(".odds").textContent = known ? odds(confidence) : "";
 }
 
-/** Show all candidates ([{caption, probability}]) but the first, which is the caption itself. */
-export function showCandidates(card, candidates) {
+/**
+ * Show all candidates ([{caption}]) but the first, which is the caption itself. With `use`, each has
+ * a button that calls it with its caption.
+ */
+export function showCandidates(card, candidates, use = null) {
   const template = byId("candidate").content.firstElementChild;
-  const rows = candidates.slice(1).map(({ caption, probability }) => {
+  const rows = candidates.slice(1).map(({ caption }) => {
     const row = template.cloneNode(true);
     row.querySelector(".text").textContent = caption;
-    row.querySelector("meter").value = probability;
-    row.querySelector(".figure").textContent = percent(probability);
+    if (use !== null) row.append(makeUseButton(caption, use));
     return row;
   });
   card.querySelector(".candidates ol").replaceChildren(...rows);
   card.querySelector(".candidates").hidden = rows.length === 0;
+}
+
+function makeUseButton(caption, use) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "button plain use";
+  button.textContent = "Use this";
+  button.setAttribute("aria-label", `Use this: ${caption}`);
+  button.addEventListener("click", () => use(caption));
+  return button;
 }
