@@ -163,8 +163,40 @@ class DistillationStage(Stage):
     captions_per_photo: int = 2
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecognitionStage(Stage):
+    """Objects and words in the photo, by the encoder alone; see `objectives/recognition.py`.
+
+    `learning_rate` is that of the heads, which start from nothing.
+
+    Attributes:
+        object_weight: of what the detector finds; needs `--detector`.
+        word_weight: of the captions' words.
+        words: how many words, the most frequent ones.
+        feature_weight: of giving the feature teachers' features; needs `--feature-teacher`.
+        keep_weight: of staying near the grid of the encoder before.
+        uncaptioned: share of the photos without captions that an epoch takes.
+    """
+
+    objective: ClassVar[str] = "recognition"
+
+    trainable: str = "top"
+    object_weight: float = 1.0
+    word_weight: float = 0.3
+    words: int = 1000
+    feature_weight: float = 0.0
+    keep_weight: float = 1.0
+    uncaptioned: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.trainable != "top":
+            raise TrainingError('A stage of "recognition" trains "top".')
+
+
 _STAGES = {
-    kind.objective: kind for kind in (CrossEntropyStage, SelfCriticalStage, DistillationStage)
+    kind.objective: kind
+    for kind in (CrossEntropyStage, SelfCriticalStage, DistillationStage, RecognitionStage)
 }
 
 

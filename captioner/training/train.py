@@ -23,7 +23,7 @@ from captioner.manifest import DecoderSpec, EncoderSpec, JpegNormalizationSpec, 
 from captioner.model_folder import ModelFolder
 from captioner.pictures.preprocess import JpegNormalization, Preprocessor
 from captioner.tokenizer import Tokenizer
-from captioner.training.concepts import concept_ids
+from captioner.training.concepts import concept_ids, content_words
 from captioner.training.datasets import (
     Dataset,
     Photo,
@@ -54,17 +54,25 @@ from captioner.training.network.encoder import (
     standardize,
 )
 from captioner.training.network.model import CaptioningModel, Generator
-from captioner.training.objectives import CrossEntropy, Distillation, Objective, SelfCritical
+from captioner.training.objectives import (
+    CrossEntropy,
+    Distillation,
+    Objective,
+    Recognition,
+    SelfCritical,
+)
 from captioner.training.objectives.cross_entropy import (
     CaptionedTexts,
     FeatureProjection,
     FeatureTeachers,
 )
+from captioner.training.objects import CLASSES, ObjectDetector
 from captioner.training.plan import (
     PRECISIONS,
     CrossEntropyStage,
     DistillationStage,
     Plan,
+    RecognitionStage,
     SelfCriticalStage,
     Stage,
     TrainingError,
@@ -74,6 +82,8 @@ from captioner.training.trainer import Scores, Trainer
 
 TEACHER_INPUT_SIZE = 256  # of feature teachers: a grid of 8 x 8, as InceptionV3's at 299
 _TEACHER_SAMPLE = 3000  # photos from which the projection to their features is fitted
+# A class of objects is learned if the detector sees it with this score in so many photos.
+_SEEN, _PHOTOS_OF_A_CLASS = 0.3, 10
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,7 @@ class Training:
             counts ask for them.
         learn_from: models that a distillation learns from.
         feature_teachers: of features, for stages with a `feature_weight`.
+        detector: of objects, for stages of recognition.
     """
 
     def __init__(
@@ -127,9 +138,11 @@ class Training:
         start: ModelFolder | None = None,
         learn_from: Sequence[ModelFolder] = (),
         feature_teachers: Sequence[keras.Model] = (),
+        detector: ObjectDetector | None = None,
     ) -> None:
         self.plan, self.material, self.work, self.start = plan, material, work, start
         self.learn_from, self.feature_teachers = learn_from, feature_teachers
+        self.detector = detector
         if start:
             self.plan = replace(plan, **_sizes(start))
         self.tokenizer = self._vocabulary()
@@ -155,12 +168,16 @@ class Training:
                 raise TrainingError(
                     f"Stage {stage.name!r} learns from other models; name them by --learn-from."
                 )
+            if isinstance(stage, RecognitionStage) and self.detector is None:
+                raise TrainingError(
+                    f"Stage {stage.name!r} learns objects; name their detector by --detector."
+                )
+            if getattr(stage, "feature_weight", 0.0) and not self.feature_teachers:
+                raise TrainingError(
+                    f"Stage {stage.name!r} learns features; name their teachers by "
+                    "--feature-teacher."
+                )
             if isinstance(stage, CrossEntropyStage):
-                if stage.feature_weight and not self.feature_teachers:
-                    raise TrainingError(
-                        f"Stage {stage.name!r} learns features; name their teachers by "
-                        "--feature-teacher."
-                    )
                 if stage.text_weight and not (self.material.texts and plan.concepts):
                     raise TrainingError(
                         f"Stage {stage.name!r} learns from text; name it by --text, and give the "
@@ -232,6 +249,7 @@ class Training:
         encoder.trainable = stage.trainable != "decoder"
         for name, layer in convolutions(encoder).items():
             layer.trainable = int(name.removeprefix("conv")) >= stage.first_trainable
+        self.decoder.trainable = not isinstance(stage, RecognitionStage)
         if self.plan.concepts:
             learns_concepts = bool(getattr(stage, "concept_weight", 0.0))
             self.decoder.concept_logits.trainable = learns_concepts
@@ -258,7 +276,8 @@ class Training:
         source: InputSource,
         teachers: Sequence[CaptioningModel],
     ) -> Objective:
-        plan, captions = self.plan, self.captions[: self.material.training]
+        plan, material = self.plan, self.material
+        captions = self.captions[: material.training]
         if isinstance(stage, CrossEntropyStage):
             online = stage.feature_weight and stage.trainable == "all"
             return CrossEntropy(
@@ -268,6 +287,15 @@ class Training:
                 self._projection(stage, model, source) if stage.feature_weight else None,
                 stage.feature_weight, self._texts() if stage.text_weight else None,
                 stage.text_weight,
+            )  # fmt: skip
+        if isinstance(stage, RecognitionStage):
+            return Recognition(
+                model, self._encoder(input_layer="mixed8"), captions,
+                content_words(self.tokenizer)[: stage.words],
+                _frequent(self._objects(stage)[: material.training, 0]),
+                stage.object_weight, stage.word_weight, stage.keep_weight,
+                self._projection(stage, model, source) if stage.feature_weight else None,
+                stage.feature_weight,
             )  # fmt: skip
         if isinstance(stage, SelfCriticalStage):
             # The end is a word of its own in the reward, or captions learn to break off.
@@ -328,6 +356,8 @@ class Training:
             grids = {"inputs": self._grids(stage, "mixed8")}
             if getattr(stage, "feature_weight", 0.0):
                 grids["features"] = self._feature_grids(stage)
+            if isinstance(stage, RecognitionStage):
+                grids["objects"] = self._objects(stage)
             return self._encoder(input_layer="mixed8"), StoredGrids(grids), []
         grids, teachers = {"inputs": self._grids(stage, self.plan.output_layer)}, []
         for number, folder in enumerate(folders):
@@ -361,6 +391,17 @@ class Training:
         return store_grids(
             keras_encode(network), "".join(map(digest_of, self.feature_teachers)),
             self._photos(stage), network.output_shape[1:], self.work / "features.npy", stage.views,
+        )  # fmt: skip
+
+    def _objects(self, stage: Stage) -> np.ndarray:
+        """What the detector finds in the cells of the encoder's grid, stored."""
+        detector = self.detector
+        if detector is None:
+            raise TrainingError("A stage of recognition needs a detector.")
+        rows, columns = self._encoder().output_shape[1:3]
+        return store_grids(
+            lambda images: detector.cells(images, rows, columns), detector.digest,
+            self._photos(stage), (rows, columns, CLASSES), self.work / "objects.npy", stage.views,
         )  # fmt: skip
 
     def _teacher_grids(self, stage: Stage, folder: ModelFolder, number: int) -> np.ndarray:
@@ -451,6 +492,20 @@ def _as_json(plan: Plan) -> dict[str, Any]:
     return {**asdict(plan), "stages": stages}
 
 
+def _frequent(objects: np.ndarray) -> list[int]:
+    """The classes that enough photos hold, of objects (photos, rows, columns, CLASSES).
+
+    Raises:
+        TrainingError: there are none.
+    """
+    held = np.zeros(CLASSES, int)
+    for start in range(0, len(objects), 500):
+        held += (objects[start : start + 500].max((1, 2)) > _SEEN).sum(0)
+    if held.max() < _PHOTOS_OF_A_CLASS:
+        raise TrainingError("The detector finds too few objects in these photos to learn from.")
+    return np.flatnonzero(held >= _PHOTOS_OF_A_CLASS).tolist()
+
+
 def _identity(shape: Sequence[int]) -> keras.Model:
     """In place of an encoder where its grids are stored."""
     grid = keras.Input(tuple(shape))
@@ -501,8 +556,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--uncaptioned", type=Path, action="append", default=[], metavar="FOLDER",
-        help="folder of photos without captions, which only teach features; photos of --data in it "
-        "are skipped",
+        help="folder of photos without captions, which teach features and objects; photos of "
+        "--data in it are skipped",
     )  # fmt: skip
     parser.add_argument(
         "--text", type=Path, action="append", default=[], metavar="FILE",
@@ -531,6 +586,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="EfficientNet-Lite weights (.pth) whose features the encoder learns to predict; may "
         "be repeated",
     )  # fmt: skip
+    parser.add_argument(
+        "--detector", type=Path, nargs=2, metavar=("NETWORK", "CONFIG"),
+        help="a detector of COCO's objects that OpenCV reads, such as ssd_mobilenet_v2_coco's "
+        "frozen_inference_graph.pb and its .pbtxt; the encoder learns what it finds",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, help="random seed (default: that of the plan)")
     parser.add_argument(
         "--precision",
@@ -556,7 +616,8 @@ def main(arguments: argparse.Namespace) -> int:
     from captioner.training.network.efficientnet_lite import load_efficientnet_lite
 
     teachers = [load_efficientnet_lite(f, TEACHER_INPUT_SIZE) for f in arguments.feature_teacher]
-    training = Training(plan, material, arguments.work, start, learn_from, teachers)
+    detector = ObjectDetector(*arguments.detector) if arguments.detector else None
+    training = Training(plan, material, arguments.work, start, learn_from, teachers, detector)
     training.run(arguments.encoder_weights)
     if arguments.stages_only:
         print(f"{arguments.work} holds the trained stages.")

@@ -22,6 +22,7 @@ from captioner.model_folder import ModelFolder
 from captioner.pictures.preprocess import Preprocessor
 from captioner.tokenizer import Tokenizer
 from tests.kit import ROOT
+from tests.kit.detector import write_detector
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -47,6 +48,7 @@ with warnings.catch_warnings():
         FeatureProjection,
         FeatureTeachers,
     )
+    from captioner.training.objects import CLASSES
     from captioner.training.plan import CrossEntropyStage, Plan, TrainingError
     from captioner.training.rewards import Reward
     from captioner.training.trainer import EncoderScaledAdam
@@ -193,6 +195,34 @@ def test_all_objectives_make_a_model_that_serves(data, tmp_path, base_weights):
     for name, array in np.load(out / "decoder.npz").items():
         like = [own for own in best if own.shape == array.shape]
         assert any(np.allclose(own, array, atol=2e-3) for own in like), name
+
+
+def test_objects_teach_the_encoder_alone(data, tmp_path, two_models, monkeypatch):
+    """And the reward then teaches the decoder to read it."""
+    helpers = {"feature_weight": 0.5, "words": 4, "first_trainable": 76, "uncaptioned": 1.0}
+    stages = [
+        stage("objects", "top", "recognition", epochs=2, keep_last=True, **helpers),
+        stage("reward", "decoder", "self_critical", quantized_encoder=True, samples_per_photo=2),
+    ]
+    start, out, work = two_models[0], tmp_path / "out", tmp_path / "work"
+    flags = ["--detector", *write_detector(tmp_path)]
+    teachers = [tiny_teacher(cells=3)]
+    file = plan(tmp_path, stages)
+    with pytest.raises(TrainingError, match="too few objects"):
+        run(file, data, out, work, "", *flags, start=start, teachers=teachers)
+    monkeypatch.setattr("captioner.training.train._PHOTOS_OF_A_CLASS", 1)
+    assert run(file, data, out, work, "", *flags, start=start, teachers=teachers) == 0
+    history = json.loads((out / "training.json").read_text())["history"]
+    assert {"objects", "words", "moved", "features", "dev"} <= set(history["objects"][1])
+    assert {"policy", "reward", "dev"} <= set(history["reward"][1])
+    objects = np.load(work / "objects.npy")
+    assert objects.shape == (12, 2, 3, 3, CLASSES)
+    assert np.array_equal(objects[:, 1], objects[:, 0, :, ::-1])
+    before, after = (dict(np.load(folder / "encoder.npz")) for folder in (start, out))
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert {name.split("/")[0] for name in moved} <= {f"conv{i}" for i in range(76, 94)}
+    assert "conv93/kernel" in moved
+    assert Captioner.load(out).caption(data / "images" / "coffee_dev.jpg").text
 
 
 @pytest.fixture(scope="module")
@@ -356,6 +386,10 @@ def test_what_cannot_be_learned_from_is_refused(data, tmp_path, two_models, base
     assert "--feature-teacher" in refusal([features])
     assert "--text" in refusal([text], values={"concepts": 3})
     assert '"concepts"' in refusal([stage("x", concept_weight=1.0)])
+    objects = stage("x", "top", "recognition")
+    assert "--detector" in refusal([objects])
+    assert 'trains "top"' in refusal([{**objects, "trainable": "all"}])
+    assert "cannot be read" in refusal([objects], "--detector", "none.pb", "none.pbtxt")
     write_model(tmp_path / "stranger")
     stranger = refusal([distil], start=first, learn_from=[tmp_path / "stranger"])
     assert "has another vocabulary" in stranger

@@ -8,6 +8,7 @@ differentiates their sum, on whichever backend it runs.
 from captioner.training.objectives.base import Objective
 from captioner.training.objectives.cross_entropy import CrossEntropy
 from captioner.training.objectives.distillation import Distillation
+from captioner.training.objectives.recognition import Recognition
 from captioner.training.objectives.self_critical import SelfCritical
 
-__all__ = ["CrossEntropy", "Distillation", "Objective", "SelfCritical"]
+__all__ = ["CrossEntropy", "Distillation", "Objective", "Recognition", "SelfCritical"]

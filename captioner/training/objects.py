@@ -1,0 +1,98 @@
+"""Objects in photos, found by a detector that exists: labels that need no captions.
+
+A detector has learned from boxes that people drew around things. What it finds in a photo, and how
+surely, becomes a label for each cell of the encoder's grid: see `objectives/recognition.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from captioner.training.plan import TrainingError
+
+SIDE = 300  # pixels of a side of what the detector gets
+CLASSES = 91  # COCO's numbers of classes are below this
+LEAST_SCORE = 0.02
+
+
+class ObjectDetector:
+    """A single-shot detector in a format of OpenCV's dnn, with COCO's classes.
+
+    Made for TensorFlow's `ssd_mobilenet_v2_coco_2018_03_29`. Source: Liu et al., "SSD: Single Shot
+    MultiBox Detector", 2016.
+
+    Args:
+        network: the file with the weights.
+        config: the file that describes the network.
+
+    Raises:
+        TrainingError: they cannot be read, or hold another kind of network.
+    """
+
+    def __init__(self, network: Path, config: Path) -> None:
+        try:
+            self._network = cv2.dnn.readNet(str(network), str(config))
+            self.detect(np.zeros((SIDE, SIDE, 3), np.float32))
+        except (cv2.error, ValueError) as error:
+            raise TrainingError(
+                f"{network} and {config} cannot be read as a detector of objects ({error})."
+            ) from error
+        content = network.read_bytes() + config.read_bytes()
+        self.digest = hashlib.sha256(content).hexdigest()
+
+    def detect(self, image: np.ndarray) -> np.ndarray:
+        """Objects, surest first: (objects, 6) float32.
+
+        The columns are class, score in [0, 1], left, top, right and bottom as shares of the sides.
+
+        Args:
+            image: RGB (height, width, 3) float32 in [0, 255].
+
+        Raises:
+            ValueError: the network gives something else.
+        """
+        self._network.setInput(cv2.dnn.blobFromImage(image, size=(SIDE, SIDE)))
+        found = self._network.forward()
+        if found.ndim != 4 or found.shape[-1] != 7:
+            raise ValueError(f"an output of the shape {found.shape}")
+        objects: np.ndarray = found[0, 0, :, 1:]
+        return objects[objects[:, 1] >= LEAST_SCORE]
+
+    def cells(self, images: np.ndarray, rows: int, columns: int) -> np.ndarray:
+        """How surely each cell holds a part of an object of each class.
+
+        Args:
+            images: (photos, height, width, 3) float32 in [-1, 1].
+
+        Returns:
+            (photos, rows, columns, CLASSES) float16 in [0, 1].
+        """
+        found = (self.detect((image + 1) * np.float32(127.5)) for image in images)
+        return np.stack([object_cells(objects, rows, columns) for objects in found])
+
+
+def object_cells(objects: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Objects, as `ObjectDetector.detect` gives them, as (rows, columns, CLASSES) float16.
+
+    An object counts in a cell by its score, times the share of the cell that its box covers; where
+    the box is smaller than a cell, times the share of the box.
+    """
+    cells = np.zeros((rows, columns, CLASSES), np.float32)
+    for number, score, left, top, right, bottom in objects.tolist():
+        heights = _overlaps(top, bottom, rows)
+        widths = _overlaps(left, right, columns)
+        smaller = min((right - left) * (bottom - top), 1 / (rows * columns))
+        covered = np.outer(heights, widths) / max(smaller, 1e-6)
+        own = cells[:, :, int(number)]
+        np.maximum(own, score * np.minimum(covered, 1), out=own)
+    return cells.astype(np.float16)
+
+
+def _overlaps(start: float, end: float, count: int) -> np.ndarray:
+    """The lengths that an interval shares with each of `count` equal parts of [0, 1]."""
+    edges = np.arange(count + 1) / count
+    return np.clip(np.minimum(end, edges[1:]) - np.maximum(start, edges[:-1]), 0, None)
