@@ -7,6 +7,7 @@ surely, becomes a label for each cell of the encoder's grid: see `objectives/rec
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ import numpy as np
 
 from captioner.training.plan import TrainingError
 
+THREADS = 2
 SIDE = 300  # pixels of a side of what the detector gets
 CLASSES = 91  # COCO's numbers of classes are below this
 LEAST_SCORE = 0.02
@@ -35,7 +37,8 @@ class ObjectDetector:
 
     def __init__(self, network: Path, config: Path) -> None:
         try:
-            self._network = cv2.dnn.readNet(str(network), str(config))
+            # One for each thread: a network holds what it works on.
+            self._networks = [cv2.dnn.readNet(str(network), str(config)) for _ in range(THREADS)]
             self.detect(np.zeros((SIDE, SIDE, 3), np.float32))
         except (cv2.error, ValueError) as error:
             raise TrainingError(
@@ -43,20 +46,23 @@ class ObjectDetector:
             ) from error
         content = network.read_bytes() + config.read_bytes()
         self.digest = hashlib.sha256(content).hexdigest()
+        self._pool = ThreadPoolExecutor(THREADS)
 
-    def detect(self, image: np.ndarray) -> np.ndarray:
+    def detect(self, image: np.ndarray, thread: int = 0) -> np.ndarray:
         """Objects, surest first: (objects, 6) float32.
 
         The columns are class, score in [0, 1], left, top, right and bottom as shares of the sides.
 
         Args:
             image: RGB (height, width, 3) float32 in [0, 255].
+            thread: the number of the calling thread.
 
         Raises:
             ValueError: the network gives something else.
         """
-        self._network.setInput(cv2.dnn.blobFromImage(image, size=(SIDE, SIDE)))
-        found = self._network.forward()
+        network = self._networks[thread]
+        network.setInput(cv2.dnn.blobFromImage(image, size=(SIDE, SIDE)))
+        found = network.forward()
         if found.ndim != 4 or found.shape[-1] != 7:
             raise ValueError(f"an output of the shape {found.shape}")
         objects: np.ndarray = found[0, 0, :, 1:]
@@ -71,8 +77,19 @@ class ObjectDetector:
         Returns:
             (photos, rows, columns, CLASSES) float16 in [0, 1].
         """
-        found = (self.detect((image + 1) * np.float32(127.5)) for image in images)
-        return np.stack([object_cells(objects, rows, columns) for objects in found])
+
+        def cells(thread: int) -> list[np.ndarray]:
+            found = (
+                self.detect((image + 1) * np.float32(127.5), thread)
+                for image in images[thread::THREADS]
+            )
+            return [object_cells(objects, rows, columns) for objects in found]
+
+        all_cells = np.empty((len(images), rows, columns, CLASSES), np.float16)
+        for thread, own in enumerate(self._pool.map(cells, range(THREADS))):
+            if own:
+                all_cells[thread::THREADS] = own
+        return all_cells
 
 
 def object_cells(objects: np.ndarray, rows: int, columns: int) -> np.ndarray:

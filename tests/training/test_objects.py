@@ -40,6 +40,10 @@ def test_a_detector_finds_objects(tmp_path: Path) -> None:
     assert cells[0, ..., 1] == pytest.approx(np.array([[1, 0], [0, 0]]), abs=0.01)
     assert cells[0, ..., 2] == pytest.approx(np.array([[0, 0], [0, 0.5]]), abs=0.01)
     assert not cells[..., 3:].any()
+    three = np.stack([red_and_green(), np.zeros((200, 100, 3), np.float32), red_and_green()])
+    several = detector.cells(three / np.float32(127.5) - 1, 2, 2)
+    assert np.array_equal(several[[0, 2]], cells[[0, 0]])
+    assert not several[1].any()
 
 
 def test_objects_count_in_the_cells_that_they_cover() -> None:
