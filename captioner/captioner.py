@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from captioner.confidence import ConfidenceEstimator, choices, enough
+from captioner.confidence import ConfidenceEstimator, choices
 from captioner.cores import usable_cores
 from captioner.engine import Engine, WideEngine
 from captioner.manifest import Manifest
@@ -235,23 +235,19 @@ class Captioner:
         style: str = "caption",
     ) -> Caption:
         """As `caption`, for a picture that `preprocessor.load` has read."""
-        if max_candidates is None:
-            max_candidates = beam_size
         estimator = self._confidence
         chooses = estimator is not None and strategy is None
         with self.at_work():
             grid = self.encode(rgb)
-            if chooses:
-                carried_on = choices(beam_size)
-                strategy = self.beam_search(carried_on, max(enough(carried_on), max_candidates))
-            elif strategy is None:
-                strategy = self.beam_search(beam_size)
-            hypotheses = self.search(grid, strategy)
+            found = choices(beam_size) if chooses else beam_size
+            hypotheses = self.search(grid, found, strategy)
         confidence = None
         if estimator is not None:
             judged = hypotheses if chooses else hypotheses[:1]
             order, confidence = estimator.judge(grid.mean((0, 1)), judged)
             hypotheses[: len(order)] = [judged[i] for i in order]
+        if max_candidates is None:
+            max_candidates = beam_size
         rules = self._rules.neutral() if style == "alt" else self._rules
         distinct: dict[str, Candidate] = {}  # two may be the same after words were replaced
         for hypothesis in hypotheses:
@@ -276,14 +272,12 @@ class Captioner:
         """The encoder's grid (rows, columns, channels) float32 of a picture as `caption_rgb`'s."""
         return self._engine.encode(self.preprocessor.tensor(rgb))
 
-    def beam_search(self, beam_size: int, enough: int | None = None) -> BeamSearch:
-        """Beam search with the model's own settings."""
-        return replace(self._beam_search, beam_size=beam_size, enough=enough)
-
-    def search(self, grid: np.ndarray, strategy: BeamSearch | Sampling) -> list[Hypothesis]:
-        """What a search finds for an encoder's grid, best first, as ids of words."""
+    def search(
+        self, grid: np.ndarray, beam_size: int = 3, strategy: BeamSearch | Sampling | None = None
+    ) -> list[Hypothesis]:
+        """What the search finds for an encoder's grid, best first, as ids of words."""
         with self._engine.read(grid) as steps:
-            return strategy.search(steps)
+            return (strategy or replace(self._beam_search, beam_size=beam_size)).search(steps)
 
     def caption_batch(self, sources: Iterable[Source], **options: Any) -> list[Caption]:
         """Captions several pictures, each as `caption` does; the first that fails raises.

@@ -36,13 +36,8 @@ LEAST_CONFIDENCE = 1e-6  # of a photo's caption; 0 means that the picture is not
 
 
 def choices(beam_size: int) -> int:
-    """Captions that a search carries on for a model that chooses among them."""
+    """Captions that a search has to find for a model that chooses among them."""
     return max(beam_size, CHOICES) if beam_size > 1 else beam_size
-
-
-def enough(carried_on: int) -> int:
-    """How many of these captions have to end: the last one takes long, and is seldom chosen."""
-    return max(1, carried_on - 1)
 
 
 class Said(Protocol):

@@ -117,8 +117,6 @@ class BeamSearch:
             hypotheses are compared; the probabilities that they carry stay the decoder's own.
         repeatable: ids of words that cost nothing then, since sentences are full of them.
         barred: ids of words that no caption may have.
-        enough: hypotheses that have ended, after which the search ends; all of the beam if None.
-            The last ones take many steps, and are seldom the best.
     """
 
     beam_size: int = 3
@@ -127,7 +125,6 @@ class BeamSearch:
     repeat_penalty: float = 0.0
     repeatable: frozenset[int] = frozenset()
     barred: frozenset[int] = frozenset()
-    enough: int | None = None
 
     def __post_init__(self) -> None:
         if self.beam_size < 1 or self.max_words < 1:
@@ -139,12 +136,12 @@ class BeamSearch:
         ended: list[Hypothesis] = []
         state = decoder.start()
         words = np.array([Tokenizer.START], np.int32)
-        sums = np.zeros(1, np.float32)  # of log probabilities, less what repeats cost
-        costs = np.zeros((1, 0), np.float32)  # of each word for each live hypothesis
+        sums = np.zeros(1)  # of log probabilities, less what repeats cost
+        costs = np.zeros((1, 0))  # of each word for each live hypothesis
         for length in range(1, self.max_words + 1):
             log_probabilities, state, attention = decoder.step(words, state)
             if length == 1:
-                costs = -_ruled_out(log_probabilities.shape[1], self.barred)[None]
+                costs = -_ruled_out(log_probabilities.shape[1], self.barred)[None].astype(float)
             scores = sums[:, None] - costs
             scores += log_probabilities
             _bar(scores, words, length == 1)
@@ -156,10 +153,10 @@ class BeamSearch:
             ]
             ended += [h for h in longer if h.ended]
             going_on = [i for i, h in enumerate(longer) if not h.ended]
-            if not going_on or len(ended) >= (self.enough or self.beam_size):
+            if not going_on:
                 break
             live = [longer[i] for i in going_on]
-            sums = np.array([origins[i][0] for i in going_on], np.float32)
+            sums = np.array([origins[i][0] for i in going_on])
             rows = [origins[i][1] for i in going_on]
             state, costs = state[rows], costs[rows]
             words = np.array([h.words[-1] for h in live], np.int32)

@@ -19,14 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from captioner.confidence import (
-    CHOICES,
-    SIGNS,
-    ConfidenceEstimator,
-    Said,
-    WordDetectors,
-    enough,
-)
+from captioner.confidence import CHOICES, SIGNS, ConfidenceEstimator, Said, WordDetectors
 from captioner.errors import CaptionerError
 from captioner.model_folder import ModelFolder, write_text
 from captioner.tokenizer import Tokenizer
@@ -258,9 +251,8 @@ def describe(captioner: Captioner, photos: Sequence[Photo], beam_size: int) -> l
     Raises:
         CalibrationError: a photo cannot be read.
     """
-    strategy = captioner.beam_search(beam_size, enough(beam_size))
     return [
-        Described(grid.mean((0, 1)), captioner.search(grid, strategy))
+        Described(grid.mean((0, 1)), captioner.search(grid, beam_size))
         for grid in _grids(captioner, photos, "captions")
     ]
 

@@ -142,17 +142,6 @@ def test_the_length_penalty_chooses_between_short_and_long():
     assert BeamSearch(4, length_penalty=1.0).search(Table(table))[0].words == (B, C)
 
 
-def test_the_search_ends_when_enough_have_ended():
-    """The third and last caption would take three steps more."""
-    table = {(): {A: 0.5, B: 0.3, C: 0.2}, (A,): {END: 1.0}, (B,): {END: 1.0}, (C,): {A: 1.0},
-             (C, A): {B: 1.0}, (C, A, B): {END: 1.0}}  # fmt: skip
-    for enough, steps, captions in ((None, 4, {(A,), (B,), (C, A, B)}), (2, 2, {(A,), (B,)})):
-        decoder = Table(table)
-        found = BeamSearch(3, enough=enough).search(decoder)
-        assert {h.words for h in found} == captions
-        assert len(decoder.calls) == steps
-
-
 def test_the_best_partial_hypothesis_is_the_answer_when_none_ends():
     endless = {
         words: {A: 0.7, B: 0.3} for n in range(9) for words in itertools.product((A, B), repeat=n)
