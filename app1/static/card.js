@@ -15,6 +15,12 @@ const MAX_PIXELS = Number(document.body.dataset.maxPixels);
 const MAX_RETRIES = 5; // times that a busy server is asked again without asking the person
 const FINAL = [400, 413, 415, 422]; // statuses that the same file would get again
 
+const SAVED = {
+  delivered: "Saved. Every screen shows it.",
+  queued: "Saved. Every screen shows it as soon as the relay can be reached.",
+  waiting: "Saved. The host sees it.",
+};
+
 const seconds = (count) => new Promise((resolve) => setTimeout(resolve, 1000 * count));
 
 /** Whether a file is a WebP, in which browsers do not apply EXIF's orientation. */
@@ -153,9 +159,18 @@ export class Card {
   }
 
   showCaption(answer) {
-    this.answer = answer;
     this.showState("done", "");
     if (answer.thumbnail) this.putPhoto(answer.thumbnail);
+    this.part("copy").hidden = false;
+    this.part("change").hidden = answer.published === "no";
+    this.part("remove").textContent = "Delete from every screen";
+    this.showAnswer(answer);
+    announce(`${this.file.name}: ${readOut(answer)}`);
+  }
+
+  /** Fill what depends on the caption: the model's, or a person's in its place. */
+  showAnswer(answer) {
+    this.answer = answer;
     const photo = this.part("frame").querySelector("img");
     if (photo) photo.alt = readOut(answer);
     this.part("caption").textContent = answer.caption;
@@ -167,11 +182,7 @@ export class Card {
     for (const note of this.root.querySelectorAll("[data-published]")) {
       note.hidden = note.dataset.published !== answer.published;
     }
-    this.part("copy").hidden = false;
-    this.part("change").hidden = answer.published === "no";
-    this.part("remove").textContent = "Delete from every screen";
     keepSent(answer);
-    announce(`${this.file.name}: ${readOut(answer)}`);
   }
 
   // --- the uploader's own words
@@ -180,12 +191,14 @@ export class Card {
     const text = this.root.querySelector("textarea");
     text.value = this.answer.caption;
     this.part("edit").hidden = false;
+    this.part("candidates").hidden = true; // a click on one would discard what is written here
     text.focus();
     text.select();
   }
 
   endEdit() {
     this.part("edit").hidden = true;
+    this.part("candidates").hidden = !this.part("candidates").querySelector("li");
     this.part("change").focus();
   }
 
@@ -200,23 +213,25 @@ export class Card {
 
   /** Put a person's words in place of the model's: written by hand, or another of its captions. */
   async saveCaption(caption) {
+    if (this.isSaving) return; // a second click
+    this.isSaving = true;
+    this.root.setAttribute("aria-busy", "true");
+    let published = "";
     try {
-      await requestCorrection(this.answer, caption);
+      ({ published } = await requestCorrection(this.answer, caption));
     } catch (refusal) {
       this.showProblem(refusal.message);
       announce(refusal.message);
       return;
+    } finally {
+      this.isSaving = false;
+      this.root.setAttribute("aria-busy", "false");
     }
     this.part("problem").hidden = true;
-    this.answer = { ...this.answer, caption };
-    this.part("caption").textContent = caption;
-    this.part("caption").hidden = false;
-    for (const name of ["words", "hint", "verdict", "confidence", "candidates"]) {
-      this.part(name).hidden = true; // they are about the model's words
-    }
-    this.part("own-words").hidden = false;
+    const { id, delete_token } = this.answer; // the rest is about the model's caption
+    this.showAnswer({ id, delete_token, caption, published, by: "uploader" });
     this.endEdit();
-    announce("Saved. Every screen shows your words.");
+    announce(SAVED[published]);
   }
 
   async copy() {

@@ -27,9 +27,10 @@ function store(sent) {
   }
 }
 
-/** Remember the answer to an upload. */
+/** Remember the answer to an upload, or the new words of an earlier one. */
 export function keepSent({ id, delete_token, caption }) {
-  store([...allSent(), { id, delete_token, caption, at: Date.now() }]);
+  const others = allSent().filter((sent) => sent.id !== id);
+  store([...others, { id, delete_token, caption, at: Date.now() }]);
 }
 
 /** Delete a caption from every screen and from this tab's memory; throws a Refusal. */

@@ -55,7 +55,7 @@ export function gapWords(count) {
 }
 
 function isCandidate(candidate) {
-  return typeof candidate?.probability === "number" && typeof candidate.caption === "string";
+  return typeof candidate?.caption === "string";
 }
 
 /** Show `thumbnail`: JPEG bytes (an ArrayBuffer) or a data URL of an image. Others are no photo. */

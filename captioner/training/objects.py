@@ -1,4 +1,4 @@
-"""Objects in photos, found by a detector that exists: labels that need no captions.
+"""Objects in photos, found by a pretrained detector: labels that need no captions.
 
 A detector has learned from boxes that people drew around things. What it finds in a photo, and how
 surely, becomes a label for each cell of the encoder's grid: see `objectives/recognition.py`.
@@ -40,7 +40,7 @@ class ObjectDetector:
             # One for each thread: a network holds what it works on.
             self._networks = [cv2.dnn.readNet(str(network), str(config)) for _ in range(THREADS)]
             self.detect(np.zeros((SIDE, SIDE, 3), np.float32))
-        except (cv2.error, ValueError) as error:
+        except cv2.error as error:
             raise TrainingError(
                 f"{network} and {config} cannot be read as a detector of objects ({error})."
             ) from error
@@ -58,14 +58,16 @@ class ObjectDetector:
             thread: the number of the calling thread.
 
         Raises:
-            ValueError: the network gives something else.
+            TrainingError: the network gives something else, or has other classes.
         """
         network = self._networks[thread]
         network.setInput(cv2.dnn.blobFromImage(image, size=(SIDE, SIDE)))
         found = network.forward()
         if found.ndim != 4 or found.shape[-1] != 7:
-            raise ValueError(f"an output of the shape {found.shape}")
+            raise TrainingError(f"The detector gives an output of the shape {found.shape}.")
         objects: np.ndarray = found[0, 0, :, 1:]
+        if len(objects) and not 0 <= objects[:, 0].min() <= objects[:, 0].max() < CLASSES:
+            raise TrainingError("The detector has other classes than COCO's, numbers up to 90.")
         return objects[objects[:, 1] >= LEAST_SCORE]
 
     def cells(self, images: np.ndarray, rows: int, columns: int) -> np.ndarray:

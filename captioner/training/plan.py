@@ -31,9 +31,9 @@ class Stage:
     Attributes:
         name: of its folder, its checkpoints and its history.
         epochs: over the training photos.
-        learning_rate: of the decoder, the peak of a cosine schedule.
+        learning_rate: of all but the encoder, the peak of a cosine schedule.
         trainable: "decoder", on stored grids of the encoder; "top", mixed9 and mixed10 too, on
-            stored grids of mixed8; or "all", on augmented photos.
+            stored grids of mixed8 (alone, in recognition); or "all", on augmented photos.
         encoder_rate: multiplies the learning rate of the encoder.
         first_trainable: convolutions before this one, counted from the image, do not learn; 76 is
             the first of mixed9.
@@ -192,6 +192,8 @@ class RecognitionStage(Stage):
         super().__post_init__()
         if self.trainable != "top":
             raise TrainingError('A stage of "recognition" trains "top".')
+        if self.object_weight <= 0:
+            raise TrainingError('A stage of "recognition" needs an "object_weight" above 0.')
 
 
 _STAGES = {

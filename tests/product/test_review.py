@@ -80,7 +80,7 @@ def test_nothing_is_on_a_wall_before_the_host_approves(
     assert wall.texts("#cards .card") == []
     press(host, "a")
     wall.wait_texts("#cards .card .caption", ["A cup of coffee."])
-    assert wall.texts("#cards .card .verdict") == ["A person's words:"]
+    assert wall.texts("#cards .card .verdict") == ["Checked by a person:"]
     # the first event of all on the wire and in the stream
     event, payload = program.receive()
     assert (event, payload["id"], payload["approved"]) == ("prediction", first["id"], True)

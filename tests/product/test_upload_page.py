@@ -135,7 +135,7 @@ def api(settings_of: Callable[..., Settings]) -> Iterator[Api]:
     @app.patch("/api/captions/<id_>")
     def correct(id_: str) -> ResponseReturnValue:
         scripted.corrected.append((id_, (request.get_json() or {})["caption"]))
-        return jsonify(published="delivered")
+        return jsonify(published=scripted.published)
 
     @app.delete("/api/captions/<id_>")
     def delete(id_: str) -> ResponseReturnValue:
@@ -188,17 +188,43 @@ def test_photos_show_at_once_and_captions_follow_in_order(
     assert page.complaints(EXPECTED_404) == []
 
 
-def test_another_caption_is_used_with_one_click(page: Chromium, api: Api, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("published", "said"),
+    [
+        ("delivered", "Saved. Every screen shows it."),
+        ("queued", "Saved. Every screen shows it as soon as the relay can be reached."),
+        ("waiting", "Saved. The host sees it."),
+    ],
+)
+def test_another_caption_is_used_with_one_click(
+    page: Chromium, api: Api, tmp_path: Path, published: str, said: str
+) -> None:
+    api.published = published
     choose(page, photo(tmp_path, "cat.png"))
     page.wait_texts(".caption", ["A cat's ball."])
     use = page.one(".candidates .use")
     assert use.get_attribute("aria-label") == "Use this: a dog"
-    use.click()
+    page.run("arguments[0].click(); arguments[0].click()", use)
     page.wait_texts(".caption", ["a dog"])
+    page.wait_texts("#announcer", [said])
     assert api.corrected == [("id-1", "a dog")]
-    assert page.one(".own-words")
+    assert page.one(".card .caption").size["width"] > 20, "seen, not only heard"
+    assert page.texts(".card .verdict") == ["Checked by a person:"]
+    assert page.one(".frame img").get_attribute("alt") == "a dog."
+    assert page.one(f"[data-published={published}]")
+    for gone in (".candidates", ".words", ".confidence"):
+        assert not page.all(gone)[0].is_displayed()
+    page.driver.refresh()
+    page.wait_texts("#earlier .text", ["a dog"])
+
+
+def test_other_captions_are_away_while_a_person_writes(page: Chromium, tmp_path: Path) -> None:
+    choose(page, photo(tmp_path, "cat.png"))
+    page.wait_texts(".candidates .text", ["a dog"])
+    page.one(".change").click()
     assert not page.all(".candidates")[0].is_displayed()
-    assert page.texts("#announcer") == ["Saved. Every screen shows your words."]
+    page.one(".cancel").click()
+    assert page.one(".candidates")
 
 
 def test_a_caption_that_is_on_no_screen_cannot_be_replaced(
@@ -368,7 +394,7 @@ def test_doubt_and_an_unreachable_relay_are_shown(page: Chromium, api: Api, tmp_
     explanation = page.one(".confidence")
     assert explanation.text == "Does not look like a photo"
     explanation.find_element("tag name", "summary").click()
-    assert "percentages are raw model scores" in explanation.text
+    assert "percentages of words are raw model scores" in explanation.text
     assert "will appear on the wall as soon as it can" in page.one("[data-published]").text
     assert page.texts("#announcer") == ["dog.png: Not sure: A dog's ball."]
 
@@ -398,7 +424,7 @@ def test_without_a_confidence_no_odds_are_shown(page: Chromium, api: Api, tmp_pa
         ),
         (
             "percent",
-            "candidates.html",
+            "confidence.html",
             {0: "0%", 0.0001: "<1%", 0.01: "1%", 0.99: "99%", 0.9901: ">99%", 1: "100%"},
         ),
     ],

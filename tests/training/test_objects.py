@@ -62,10 +62,17 @@ def test_objects_count_in_the_cells_that_they_cover() -> None:
 def test_what_is_no_detector_is_refused(tmp_path: Path) -> None:
     network, config = write_detector(tmp_path)
     config.write_text(config.read_text().split('node { name: "found"')[0])
-    with pytest.raises(TrainingError, match="cannot be read as a detector of objects"):
+    with pytest.raises(TrainingError, match="gives an output of the shape"):
         ObjectDetector(network, config)
     with pytest.raises(TrainingError, match="cannot be read as a detector of objects"):
         ObjectDetector(tmp_path / "none.pb", config)
+
+
+def test_other_classes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = ObjectDetector(*write_detector(tmp_path))
+    monkeypatch.setattr("captioner.training.objects.CLASSES", 2)
+    with pytest.raises(TrainingError, match="other classes than COCO's"):
+        detector.cells(red_and_green()[None] / np.float32(127.5) - 1, 2, 2)
 
 
 def test_an_encoder_learns_objects_and_words_and_stays_near() -> None:

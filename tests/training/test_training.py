@@ -389,6 +389,7 @@ def test_what_cannot_be_learned_from_is_refused(data, tmp_path, two_models, base
     objects = stage("x", "top", "recognition")
     assert "--detector" in refusal([objects])
     assert 'trains "top"' in refusal([{**objects, "trainable": "all"}])
+    assert '"object_weight" above 0' in refusal([{**objects, "object_weight": 0}])
     assert "cannot be read" in refusal([objects], "--detector", "none.pb", "none.pbtxt")
     write_model(tmp_path / "stranger")
     stranger = refusal([distil], start=first, learn_from=[tmp_path / "stranger"])

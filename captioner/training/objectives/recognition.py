@@ -1,10 +1,10 @@
 """Recognition: an encoder learns what is where in a photo, while its decoder stays as it is.
 
 In each cell of the grid it learns what a detector of objects finds there, and in the mean of the
-grid which objects the photo holds and which words people used of it (binary cross-entropy). It may
-learn the features of pretrained classifiers beside. None but the words needs captions. The grid is
-also held near that of the encoder before, so that the decoder still reads it: this one learns from
-the new encoder afterwards.
+grid which objects the photo holds and which words people used of it (binary cross-entropy). It can
+learn features of pretrained classifiers, too. Only the words need captions. The grid is also held
+near that of the encoder before, so that the decoder still reads it; a later stage teaches the
+decoder to make more of it.
 
 Sources: Fang et al., "From Captions to Visual Concepts and Back", 2015 (words); Li and Hoiem,
 "Learning without Forgetting", 2016 (what was there before is kept by imitating it).
@@ -110,7 +110,7 @@ class Recognition(Objective):
 
 
 def _head(name: str, channels: int, shares: np.ndarray) -> layers.Dense:
-    """Logits of what so large a share of all has: from these shares, whatever the features."""
+    """A layer of logits. At first it gives these shares, whatever the features."""
     head = layers.Dense(len(shares), kernel_initializer="zeros", dtype="float32", name=name)
     head.build((None, channels))
     shares = np.clip(shares, 1e-4, 1 - 1e-4)

@@ -19,7 +19,7 @@ export function odds(confidence) {
 
 /** The verdict on a caption; the same as `verdict` in templates/confidence.html. */
 export function verdict({ confident, photo, by }) {
-  if (by !== undefined) return "A person's words";
+  if (by !== undefined) return "Checked by a person";
   if (photo === false) return "Not a photo that I can describe. A guess";
   return confident === false ? "Not sure" : "Fairly sure";
 }
